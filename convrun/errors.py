@@ -1,0 +1,84 @@
+"""What can go wrong, by whose hand: each class carries the exit code the command line ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convrun.recipe.problems import Problem
+
+
+class ConvrunError(Exception):
+    """The world is wrong: data, disk, device, plugin. The message says what, where and the cure."""
+
+    exit_code = 1
+
+
+class PluginError(ConvrunError):
+    """A plugin cannot be imported, or breaks the contract of its kind."""
+
+
+class DataError(ConvrunError):
+    """A data set is missing, broken, or not what the recipe says."""
+
+
+class ModelError(ConvrunError):
+    """A model cannot be built, or weights do not fit it."""
+
+
+class RunFolderError(ConvrunError):
+    """A run folder cannot be made, is in use, or holds something else."""
+
+
+class CheckpointError(ConvrunError):
+    """A checkpoint cannot be read or belongs to another run."""
+
+
+class UsageError(ConvrunError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class KeyProblem(ConvrunError):
+    """A component refuses the value of one of its keys; the recipe's reader adds file, line and column.
+
+    Raise it in a component that runs without torch (a scheduler, the facts of a data set): `key` names
+    the key, None the section as a whole.
+    """
+
+    exit_code = 2
+
+    def __init__(self, key: str | None, message: str, cure: str = "") -> None:
+        super().__init__(message if not cure else f"{message}; {cure}")
+        self.key, self.message, self.cure = key, message, cure
+
+
+class RecipeError(ConvrunError):
+    """A recipe or an override is wrong: every problem at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problem.render() for problem in self.problems))
+
+
+class Diverged(ConvrunError):
+    """The loss is no longer a number."""
+
+    exit_code = 3
+
+
+class Preempted(ConvrunError):
+    """A signal asked the run to stop: its state is saved."""
+
+    exit_code = 75
+
+
+class Interrupted(ConvrunError):
+    """The user asked the run to stop: its state is saved."""
+
+    exit_code = 130

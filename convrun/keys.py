@@ -1,0 +1,289 @@
+"""The keys a recipe may set, read from a signature: names, types, limits, defaults and meaning, written once.
+
+A component's keyword-only parameters and a section's dataclass fields become `Key`s. Their annotations become
+pydantic-core schemas here rather than through `pydantic.BaseModel`: importing the latter costs about 70 ms, half of
+all that `convrun validate` may take. An annotation this module does not know goes to `pydantic.TypeAdapter`, so
+every pydantic type works.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union
+
+from pydantic_core import SchemaValidator, ValidationError, core_schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The values a number may take, or the lengths a list may have."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+
+
+PositiveInt = Annotated[int, Limits(gt=0)]
+NonNegativeInt = Annotated[int, Limits(ge=0)]
+PositiveFloat = Annotated[float, Limits(gt=0)]
+NonNegativeFloat = Annotated[float, Limits(ge=0)]
+Probability = Annotated[float, Limits(ge=0, le=1)]
+Fraction = Annotated[float, Limits(ge=0, lt=1)]
+Betas = tuple[Fraction, Fraction]
+
+REQUIRED: Any = inspect.Parameter.empty
+_NUMBER_LIMITS = ("gt", "ge", "lt", "le", "multiple_of")
+_LENGTH_LIMITS = ("min_length", "max_length")
+_SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key: its annotation, its default (`REQUIRED` if none) and what it means."""
+
+    name: str
+    annotation: Any
+    default: Any
+    meaning: str
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a recipe must set it."""
+        return self.default is REQUIRED
+
+    @property
+    def type_text(self) -> str:
+        """The type and its limits as a person reads them: `float > 0`, `int ≥ 1 or 'auto'`."""
+        return type_text(self.annotation)
+
+
+def keys_of(function: Callable[..., Any]) -> tuple[Key, ...]:
+    """The keys of a component: its keyword-only parameters, in order; meanings come from the docstring.
+
+    A docstring line `name: meaning` (continued on lines indented deeper) describes the parameter of that name.
+
+    Raises:
+        TypeError: a keyword-only parameter has no annotation, or one that cannot be resolved.
+    """
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    raw = function.__init__ if inspect.isclass(function) else function
+    bare = [p.name for p in parameters if p.annotation is p.empty]
+    if bare:
+        raise TypeError(f"no type annotation on {', '.join(bare)}")
+    annotations = _resolved({p.name: p.annotation for p in parameters}, getattr(raw, "__globals__", {}))
+    meanings = meanings_in(inspect.getdoc(function) or "", [p.name for p in parameters])
+    return tuple(Key(p.name, annotations[p.name], p.default, meanings.get(p.name, "")) for p in parameters)
+
+
+def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
+    """The keys of a section: the fields of its dataclass."""
+    fields = dataclasses.fields(section)
+    hints = _resolved({f.name: f.type for f in fields}, vars(inspect.getmodule(section)))
+    meanings = meanings_in(inspect.getdoc(section) or "", [f.name for f in fields])
+
+    def default(f: dataclasses.Field[Any]) -> Any:
+        if f.default_factory is not dataclasses.MISSING:
+            return f.default_factory()
+        return REQUIRED if f.default is dataclasses.MISSING else f.default
+
+    return tuple(Key(f.name, hints[f.name], default(f), meanings.get(f.name, "")) for f in fields)
+
+
+def _resolved(annotations: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
+    if not any(isinstance(a, str) for a in annotations.values()):
+        return annotations
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, globalns=namespace, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"an annotation names something undefined: {error}") from error
+
+
+def meanings_in(docstring: str, names: Sequence[str]) -> dict[str, str]:
+    """What a docstring says of each name, from its `name: meaning` lines."""
+    found: dict[str, str] = {}
+    current, indent = None, 0
+    for line in docstring.splitlines():
+        match = re.match(r"(\s*)(\w+): (.+)", line)
+        if match and match[2] in names:
+            current, indent = match[2], len(match[1])
+            found[current] = match[3].strip()
+        elif current and line.strip() and len(line) - len(line.lstrip()) > indent:
+            found[current] += " " + line.strip()
+        else:
+            current = None
+    return found
+
+
+def schema_of(annotation: Any) -> core_schema.CoreSchema:
+    """The pydantic-core schema of an annotation."""
+    simple: dict[Any, Callable[[], core_schema.CoreSchema]] = {
+        bool: core_schema.bool_schema,
+        int: core_schema.int_schema,
+        str: core_schema.str_schema,
+        Any: core_schema.any_schema,
+        None: core_schema.none_schema,
+        type(None): core_schema.none_schema,
+    }
+    if annotation is float:
+        return core_schema.float_schema(allow_inf_nan=False)
+    if isinstance(annotation, typing.Hashable) and annotation in simple:
+        return simple[annotation]()
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _limited(arguments[0], arguments[1:], annotation)
+    if origin is Literal:
+        return core_schema.literal_schema(list(arguments))
+    if origin in (Union, types.UnionType):
+        return core_schema.union_schema([schema_of(a) for a in arguments], mode="left_to_right")
+    if origin is tuple and arguments:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return core_schema.tuple_schema([schema_of(arguments[0])], variadic_item_index=0)
+        return core_schema.tuple_schema([schema_of(a) for a in arguments])
+    if origin is list:
+        return core_schema.list_schema(schema_of(arguments[0]))
+    if origin in (dict, Mapping):
+        return core_schema.dict_schema(schema_of(arguments[0]), schema_of(arguments[1]))
+    return _schema_by_pydantic(annotation)
+
+
+def _limited(annotation: Any, metadata: tuple[Any, ...], whole: Any) -> core_schema.CoreSchema:
+    schema = dict(schema_of(annotation))
+    allowed = _NUMBER_LIMITS if schema["type"] in ("int", "float") else _LENGTH_LIMITS
+    for item in metadata:
+        limits = {name: getattr(item, name, None) for name in (*_NUMBER_LIMITS, *_LENGTH_LIMITS)}
+        limits = {name: value for name, value in limits.items() if value is not None}
+        if isinstance(item, str):
+            continue
+        if not limits or any(name not in allowed for name in limits):
+            return _schema_by_pydantic(whole)
+        schema.update(limits)
+    return typing.cast("core_schema.CoreSchema", schema)
+
+
+def _schema_by_pydantic(annotation: Any) -> core_schema.CoreSchema:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation).core_schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a value: the path below the section, pydantic's error type, a message."""
+
+    path: tuple[str | int, ...]
+    type: str
+    message: str
+
+
+class KeyFaults(Exception):
+    """The faults found in the values of some keys."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(f.message for f in faults))
+        self.faults = faults
+
+
+class KeySet:
+    """Keys together: checks a mapping against all of them at once."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self.keys = {key.name: key for key in keys}
+
+    @functools.cached_property
+    def schema(self) -> core_schema.TypedDictSchema:
+        """The pydantic-core schema of a mapping with these keys and no others."""
+        fields = {
+            key.name: core_schema.typed_dict_field(schema_of(key.annotation), required=key.is_required)
+            for key in self.keys.values()
+        }
+        return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
+
+    @functools.cached_property
+    def _validator(self) -> SchemaValidator:
+        return SchemaValidator(self.schema)
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with defaults filled in, in the keys' order.
+
+        Values are those of a YAML or JSON document; nothing is coerced but an integer to a float, a list to a tuple.
+
+        Raises:
+            KeyFaults: with every fault.
+        """
+        try:
+            checked = self._validator.validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            raise KeyFaults(_merged(error, values)) from None
+        return {name: checked.get(name, key.default) for name, key in self.keys.items()}
+
+
+def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
+    """One fault a place: pydantic reports each branch of a union, with the branch's name in the path."""
+    by_path: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
+    for item in error.errors(include_url=False):
+        path = _path_in(item["loc"], values, item["type"])
+        by_path.setdefault(path, []).append((item["type"], _lowered(item["msg"])))
+    return [
+        Fault(path, found[0][0], " or ".join(dict.fromkeys(message for _, message in found)))
+        for path, found in by_path.items()
+    ]
+
+
+def _path_in(location: tuple[str | int, ...], values: Any, kind: str) -> tuple[str | int, ...]:
+    path: list[str | int] = []
+    for step in location:
+        is_key = isinstance(values, Mapping) and step in values
+        is_index = isinstance(values, list) and isinstance(step, int) and step < len(values)
+        if is_key or is_index:
+            values = values[step]
+        elif kind == "missing" and step == location[-1]:
+            pass
+        else:
+            continue
+        path.append(step)
+    return tuple(path)
+
+
+def _lowered(message: str) -> str:
+    message = message.removeprefix("Input ").removeprefix("should be ")
+    message = re.sub(r"^(a valid )(integer|string|boolean|number|list|tuple|dictionary|array)\b.*", r"a \2", message)
+    message = message.replace("a integer", "an integer").replace("a dictionary", "a mapping")
+    return message.replace("a array", "a list").replace("a tuple", "a list")
+
+
+def type_text(annotation: Any) -> str:
+    """An annotation as a person reads it."""
+    if annotation is None or annotation is type(None):
+        return "null"
+    names = {bool: "true or false", int: "int", float: "float", str: "text"}
+    if isinstance(annotation, typing.Hashable) and annotation in names:
+        return names[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = [f"{_SYMBOLS[n]} {v:g}" for m in arguments[1:] for n in _NUMBER_LIMITS
+                  if (v := getattr(m, n, None)) is not None]  # fmt: skip
+        return " ".join([type_text(arguments[0]), ", ".join(limits)]).strip()
+    if origin is Literal:
+        return " or ".join(str(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_text(a) for a in arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return f"list of {type_text(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(type_text(a) for a in arguments)}]"
+    if origin is list:
+        return f"list of {type_text(arguments[0])}"
+    if origin in (dict, Mapping):
+        return f"map of {type_text(arguments[0])} to {type_text(arguments[1])}"
+    return getattr(annotation, "__name__", str(annotation))

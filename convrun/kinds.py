@@ -1,0 +1,145 @@
+"""The kinds of component, and each kind's contract: what convrun hands in and what it expects back.
+
+`convrun describe KIND` prints these texts, so they are the only place where a contract is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from convrun.keys import Limits, NonNegativeInt, PositiveInt
+
+Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Keys that every optimizer section takes beside the optimizer's own.
+
+    layer_decay: factor per depth level that multiplies the learning rate of earlier layers (1 = off)
+    lr_for_batch: the batch size that `lr` is meant for; the plan scales lr by batch_size / lr_for_batch
+    """
+
+    layer_decay: Annotated[float, Limits(gt=0, le=1)] = 1.0
+    lr_for_batch: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Keys that every data section takes beside the data set's own.
+
+    mean: per-channel mean (red, green, blue; pixel values in 0..1) that is subtracted
+    std: per-channel standard deviation (same scale) that is divided by
+    workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
+    prefetch: micro-batches each worker keeps ready
+    """
+
+    mean: Statistics = IMAGENET_MEAN
+    std: Statistics = IMAGENET_STD
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    prefetch: PositiveInt = 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of component.
+
+    Attributes:
+        name: `optimizer`.
+        module: the module that holds convrun's own components of this kind.
+        section: where a recipe names them.
+        receives: the positional parameters convrun hands in, each with its meaning.
+        returns: what the component must give back.
+        settings: a dataclass of keys that every section of the kind takes, or None.
+        is_list: whether the section is a list of components.
+        required_meta: names that `register(..., name=value)` must give for the kind.
+    """
+
+    name: str
+    module: str
+    section: str
+    receives: dict[str, str]
+    returns: str
+    settings: type[Any] | None = None
+    is_list: bool = False
+    required_meta: dict[str, str] = field(default_factory=dict)
+
+
+_ALL = (
+    Kind(
+        "model",
+        "convrun.components.models",
+        "model",
+        {"num_classes": "int, the size of the head"},
+        "torch.nn.Module: float images [n, 3, height, width] -> logits [n, num_classes]",
+    ),
+    Kind(
+        "data",
+        "convrun.components.data",
+        "data",
+        {"split": "'train' or 'val'"},
+        "convrun.inputs.images.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
+        settings=DataSettings,
+        required_meta={"facts": "function(**keys) -> DataFacts(num_classes, train_images, val_images), without torch"},
+    ),
+    Kind(
+        "augmentation",
+        "convrun.components.augmentations",
+        "augmentations",
+        {"shape": "convrun.components.augmentations.Shape(input_size, num_classes, mean, std)"},
+        "place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
+        "function(float images [n, 3, h, w], targets [n] or [n, classes], Draws) -> (images, targets), on the device",
+        is_list=True,
+        required_meta={"place": "'image' or 'batch'"},
+    ),
+    Kind(
+        "loss",
+        "convrun.components.losses",
+        "loss",
+        {},
+        "function(logits [n, classes], targets: int64 [n] or float [n, classes]) -> scalar, the mean over the n images",
+    ),
+    Kind(
+        "optimizer",
+        "convrun.components.optimizers",
+        "optimizer",
+        {"parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0"},
+        "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
+        settings=OptimizerSettings,
+    ),
+    Kind(
+        "scheduler",
+        "convrun.components.schedulers",
+        "scheduler",
+        {"horizon": "convrun.components.schedulers.Horizon(total_steps, steps_per_epoch, peak_lr)"},
+        "function(step: int, from 0) -> learning rate of that optimizer step; plain arithmetic, no torch",
+    ),
+    Kind(
+        "launcher",
+        "convrun.components.launchers",
+        "launcher",
+        {"job": "convrun.components.launchers.Job: `train()`, to be called in each process of the run"},
+        "nothing; returns when the run has ended",
+    ),
+    Kind(
+        "logger",
+        "convrun.components.loggers",
+        "logging.to",
+        {"run": "convrun.components.loggers.RunInfo(name, folder, recipe, total_steps, start_step)"},
+        "convrun.components.loggers.Logger: log(row), close(); rows are the lines of metrics.jsonl",
+        is_list=True,
+    ),
+    Kind(
+        "callback",
+        "convrun.components.callbacks",
+        "callbacks",
+        {"run": "convrun.components.loggers.RunInfo"},
+        "convrun.components.callbacks.Callback: on_evaluation(row) -> None or a reason to stop, and its state",
+        is_list=True,
+    ),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -1,0 +1,240 @@
+"""Names -> components: `@register(kind, name)` files a builder, `find(kind, name)` brings it back.
+
+A component is a function (or class). Its positional parameters are what convrun hands in (`convrun.kinds`), its
+keyword-only parameters are the keys a recipe may set. A name that ends in `/*` is a family: `timm/*` answers to
+`timm/resnet50` and gets `resnet50` as its first argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from convrun.errors import ConvrunError, PluginError
+from convrun.keys import Key, KeySet, keys_of, keys_of_section
+from convrun.kinds import KINDS, Kind
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class UnknownComponent(ConvrunError):
+    """No component has this name."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, nearest: list[str]) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+class AmbiguousComponent(PluginError):
+    """Two components have this name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A named builder.
+
+    Attributes:
+        kind: one of `convrun.kinds.KINDS`.
+        name: what a recipe writes.
+        build: the function or class behind it.
+        provider: `convrun`, or the plugin it came with.
+        meta: what `register` was told beside kind and name (`place`, `facts`, `parameters`, ...).
+        member: for a family, the part of the name after the slash.
+    """
+
+    kind: str
+    name: str
+    build: Callable[..., Any]
+    provider: str
+    meta: Mapping[str, Any]
+    member: str | None = None
+
+    @property
+    def is_family(self) -> bool:
+        """Whether the name stands for many (`timm/*`)."""
+        return self.name.endswith("/*")
+
+    @functools.cached_property
+    def summary(self) -> str:
+        """The first paragraph of the docstring, on one line."""
+        return " ".join((inspect.getdoc(self.build) or "").split("\n\n")[0].split())
+
+    @property
+    def source(self) -> str:
+        """`file:line` of the definition."""
+        code = getattr(inspect.unwrap(self.build), "__code__", None)
+        if code is not None:
+            return f"{code.co_filename}:{code.co_firstlineno}"
+        return f"{inspect.getsourcefile(self.build)}:{inspect.getsourcelines(self.build)[1]}"
+
+    @property
+    def origin(self) -> str:
+        """Who provides it and where it is defined, for messages."""
+        return f"{self.provider} ({self.source})"
+
+    @functools.cached_property
+    def own_keys(self) -> tuple[Key, ...]:
+        """The keys of the component itself."""
+        try:
+            return keys_of(self.build)
+        except TypeError as error:
+            raise PluginError(f"{self.kind}/{self.name} from {self.origin}: {error}") from error
+
+    @functools.cached_property
+    def keys(self) -> KeySet:
+        """All keys its section may set: its own, then those of its kind."""
+        settings = KINDS[self.kind].settings
+        return KeySet((*self.own_keys, *(keys_of_section(settings) if settings else ())))
+
+    def create(self, *handed: Any, **values: Any) -> Any:
+        """Build it: `handed` as the kind's contract says, `values` its keys (those of the kind are left out)."""
+        own = {key.name for key in self.own_keys}
+        arguments = handed if self.member is None else (self.member, *handed)
+        try:
+            return self.build(*arguments, **{name: value for name, value in values.items() if name in own})
+        except ConvrunError:
+            raise
+        except Exception as error:
+            if self.provider == "convrun":
+                raise
+            raise PluginError(
+                f"{self.kind}/{self.name} from {self.origin} failed: {type(error).__name__}: {error}; "
+                "run again with --debug to see where"
+            ) from error
+
+
+class Registry:
+    """All components known to this process."""
+
+    def __init__(self) -> None:
+        self._components: dict[tuple[str, str], list[Component]] = {}
+        self._provider = "convrun"
+        self.failures: dict[str, str] = {}
+        self.searched: list[str] = []
+
+    def register(self, kind: str, name: str, **meta: Any) -> Callable[[T], T]:
+        """File the decorated function or class under a kind and a name.
+
+        Raises:
+            PluginError: an unknown kind, or a signature that breaks the kind's contract.
+        """
+        contract = self._contract(kind)
+
+        def file(build: T) -> T:
+            provider = "convrun" if build.__module__.partition(".")[0] == "convrun" else self._provider
+            component = Component(kind, name, build, provider, meta)
+            _check_contract(component, contract)
+            same_name = self._components.setdefault((kind, name), [])
+            same_name[:] = [c for c in same_name if c.source != component.source]
+            same_name.append(component)
+            return build
+
+        return file
+
+    @staticmethod
+    def _contract(kind: str) -> Kind:
+        if kind not in KINDS:
+            raise PluginError(f"there is no kind of component named {kind!r}; the kinds are {', '.join(KINDS)}")
+        return KINDS[kind]
+
+    @contextlib.contextmanager
+    def providing(self, provider: str) -> Iterator[None]:
+        """Components registered inside belong to `provider`; none of them stays if the block fails."""
+        before, self._provider = self._provider, provider
+        try:
+            yield
+        except BaseException:
+            for found in self._components.values():
+                found[:] = [c for c in found if c.provider != provider]
+            raise
+        finally:
+            self._provider = before
+
+    def find(self, kind: str, name: str) -> Component:
+        """The component of this name.
+
+        Raises:
+            UnknownComponent: no such name; says the nearest names and which plugins were searched or failed.
+            AmbiguousComponent: two of that name; says where both come from.
+        """
+        self._load(kind)
+        found = self._components.get((kind, name), [])
+        if len(found) > 1:
+            places = " and by ".join(component.origin for component in found)
+            raise AmbiguousComponent(f"two components are named {kind}/{name}: by {places}; rename one")
+        if found and not found[0].is_family:
+            return found[0]
+        family, slash, member = name.partition("/")
+        if slash and member and member != "*" and (kind, f"{family}/*") in self._components:
+            whole = self.find_family(kind, f"{family}/*")
+            return dataclasses.replace(whole, name=name, member=member)
+        raise self._unknown(kind, name)
+
+    def find_family(self, kind: str, name: str) -> Component:
+        """The family component filed as `name` (with its `/*`)."""
+        self._load(kind)
+        return self._components[kind, name][0]
+
+    def _unknown(self, kind: str, name: str) -> UnknownComponent:
+        names = [component.name for component in self.all(kind)]
+        nearest = difflib.get_close_matches(name, names, 3, 0.6) or [n for n in names if name.lower() in n.lower()][:3]
+        message = f"no {kind} is named {name!r}"
+        if nearest:
+            message += f"; did you mean {' or '.join(nearest)}?"
+        else:
+            message += f"; convrun list components --kind {kind} shows all"
+        if self.searched:
+            message += f" (plugins searched: {', '.join(self.searched)})"
+        for plugin, reason in self.failures.items():
+            message += f" (plugin {plugin} failed to import: {reason})"
+        return UnknownComponent(message, nearest)
+
+    def all(self, kind: str | None = None, pattern: str = "*") -> list[Component]:
+        """Every component of a kind (or of all) whose name, or kind/name, matches a shell pattern; sorted."""
+        for each in [kind] if kind else KINDS:
+            self._load(each)
+        wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+        return sorted(
+            (
+                component
+                for (component_kind, name), found in self._components.items()
+                if kind in (None, component_kind)
+                for component in found
+                if fnmatch.fnmatch(name, wanted) or fnmatch.fnmatch(f"{component_kind}/{name}", wanted)
+            ),
+            key=lambda c: (list(KINDS).index(c.kind), c.name),
+        )
+
+    def _load(self, kind: str) -> None:
+        importlib.import_module(self._contract(kind).module)
+
+
+def _check_contract(component: Component, contract: Kind) -> None:
+    positional = [
+        p.name
+        for p in inspect.signature(component.build).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    wanted = [*(["member"] if component.is_family else []), *contract.receives]
+    if len(positional) != len(wanted):
+        raise PluginError(
+            f"{component.kind}/{component.name} ({component.source}) takes {positional or 'nothing'} by position, but "
+            f"a {component.kind} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
+        )
+    missing = [name for name in contract.required_meta if name not in component.meta]
+    if missing:
+        needs = "; ".join(f"{name}= ({contract.required_meta[name]})" for name in missing)
+        raise PluginError(f"{component.kind}/{component.name} ({component.source}): register() needs {needs}")
+
+
+registry = Registry()
+register = registry.register
