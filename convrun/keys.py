@@ -139,6 +139,8 @@ def schema_of(annotation: Any) -> core_schema.CoreSchema:
         return core_schema.float_schema(allow_inf_nan=False)
     if isinstance(annotation, typing.Hashable) and annotation in simple:
         return simple[annotation]()
+    if dataclasses.is_dataclass(annotation):
+        return KeySet(keys_of_section(typing.cast("type[Any]", annotation))).schema
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _limited(arguments[0], arguments[1:], annotation)
@@ -225,7 +227,13 @@ class KeySet:
             checked = self._validator.validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
             raise KeyFaults(_merged(error, values)) from None
-        return {name: checked.get(name, key.default) for name, key in self.keys.items()}
+        return {name: _built(key, checked.get(name, key.default)) for name, key in self.keys.items()}
+
+
+def _built(key: Key, value: Any) -> Any:
+    """A value whose annotation is a dataclass becomes one."""
+    is_section = dataclasses.is_dataclass(key.annotation) and isinstance(value, dict)
+    return key.annotation(**value) if is_section else value
 
 
 def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
@@ -234,9 +242,12 @@ def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
     for item in error.errors(include_url=False):
         path = _path_in(item["loc"], values, item["type"])
         by_path.setdefault(path, []).append((item["type"], _lowered(item["msg"])))
+    # A list is reported as too short when its items are wrong; the items say it better.
+    blamed = {path[:i] for path in by_path for i in range(len(path))}
     return [
         Fault(path, found[0][0], " or ".join(dict.fromkeys(message for _, message in found)))
         for path, found in by_path.items()
+        if path not in blamed
     ]
 
 
@@ -273,7 +284,7 @@ def type_text(annotation: Any) -> str:
     if origin is Annotated:
         limits = [f"{_SYMBOLS[n]} {v:g}" for m in arguments[1:] for n in _NUMBER_LIMITS
                   if (v := getattr(m, n, None)) is not None]  # fmt: skip
-        return " ".join([type_text(arguments[0]), ", ".join(limits)]).strip()
+        return " ".join([type_text(arguments[0]), " and ".join(limits)]).strip()
     if origin is Literal:
         return " or ".join(str(a) for a in arguments)
     if origin in (Union, types.UnionType):

@@ -1,0 +1,1 @@
+"""What augmentations do to pixels; `convrun.components.augmentations` names them."""

@@ -1,0 +1,106 @@
+"""Checkpoints: written whole or not at all, kept or deleted by rule, read without running code.
+
+They hold plain tensors and JSON-able values, so `torch.load(weights_only=True)` reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convrun.errors import CheckpointError, RunFolderError
+from convrun.run_folder import sync_folder
+
+FORMAT = 1
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The file of the checkpoint after `step` optimizer steps."""
+    return folder / f"step-{step}.pt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of all checkpoints in a folder, smallest first."""
+    matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in folder.glob("step-*.pt"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
+    """Writes `step-<n>.pt` and points `latest` at it.
+
+    Raises:
+        RunFolderError: it cannot be written; what was there before stays.
+    """
+    path = path_of(folder, step)
+    draft = folder / f".step-{step}.{os.getpid()}.draft"
+    try:
+        with draft.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        point(folder, "latest", path)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a full disk as a RuntimeError.
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunFolderError(
+            f"the checkpoint {path} cannot be written: {reason}; earlier ones are untouched: free space on that disk "
+            "and start again"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def point(folder: Path, name: str, target: Path) -> None:
+    """Makes `name` a link to a checkpoint, replacing an older one in one move."""
+    draft = folder / f".{name}.{os.getpid()}.draft"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target.name)
+    draft.replace(folder / name)
+
+
+def keep_only(folder: Path, last: int, best: Collection[int]) -> None:
+    """Deletes all checkpoints but the newest `last` and those of the steps in `best`."""
+    steps = steps_in(folder)
+    for step in steps[: max(0, len(steps) - last)]:
+        if step not in best:
+            path_of(folder, step).unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: the file is damaged, no checkpoint of convrun's, or would run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read: {reason}; delete it to go on from the one before"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of a convrun run (format {FORMAT})")
+    return content
+
+
+def check_same_tensors(path: Path, saved: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises CheckpointError if a checkpoint holds the weights of another model; names the first difference."""
+    for name in [*wanted, *(name for name in saved if name not in wanted)]:
+        has = tuple(saved[name].shape) if name in saved else None
+        needs = tuple(wanted[name].shape) if name in wanted else None
+        if has != needs:
+            raise CheckpointError(
+                f"{path} holds the weights of another model: {name} is {has or 'not there'}, but the recipe's model "
+                f"has {needs or 'no such tensor'}; train in another folder (--output)"
+            )

@@ -1,0 +1,235 @@
+"""The command line: a verb parses, calls the library, renders. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from convrun.errors import ConvrunError, RecipeError, UsageError
+
+app = typer.Typer(
+    name="convrun",
+    help="Train ConvNeXt image classifiers from declarative recipes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="A recipe is a path or the name of a shipped recipe (convrun list recipes). "
+    "--debug, with any verb, shows tracebacks.",
+)
+
+Format = Literal["text", "json"]
+RecipeAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE] [KEY=VALUE]...",
+        help="A path, a shipped recipe or a run folder (default: ./recipe.yaml), then overrides.",
+        show_default=False,
+    ),
+]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no plugins.")]
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+
+def main() -> None:
+    """The console script: errors become messages and exit codes."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], prog_name="convrun", standalone_mode=True)
+    except ConvrunError as error:
+        _end(error, debug)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _end(error: ConvrunError, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, RecipeError):
+        count = len(error.problems)
+        typer.echo(f"{error}\n{count} problem{'s' if count > 1 else ''}", err=True)
+    else:
+        typer.echo(f"{'' if error.exit_code in (75, 130) else 'error: '}{error}", err=True)
+    sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from convrun import __version__
+
+        typer.echo(f"convrun {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Examples: convrun run digits_demo  |  convrun run recipe.yaml optimizer.lr=1e-3  |  "
+    "convrun run runs/digits_demo/20260101-120000-ab12cd (goes on with that run)"
+)
+def run(
+    arguments: RecipeAndOverrides = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; by default a new one.")] = None,
+    resume: Annotated[
+        Literal["auto", "never", "must"],
+        typer.Option(help="auto: go on if the folder holds a checkpoint; never, must: refuse otherwise."),
+    ] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    allow_change: Annotated[
+        list[str] | None, typer.Option(help="Go on although this recipe key differs from the run's.")
+    ] = None,
+    no_plugins: NoPlugins = False,
+) -> None:
+    """Train a recipe; started again on its run folder, it goes on exactly where it stopped."""
+    from convrun.recipe import load_recipe
+
+    source, overrides = _split(arguments)
+    if Path(source).is_dir():
+        if output is not None and output.resolve() != Path(source).resolve():
+            raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
+        output = Path(source)
+    recipe = load_recipe(source, overrides, plugins=not no_plugins)
+    from convrun.components.launchers import Job
+    from convrun.display.outcome_text import outcome_text
+    from convrun.training.run import run as train
+
+    def job() -> None:
+        outcome = train(recipe, output, resume=resume, device=device, allow_changes=allow_change or [])
+        typer.echo(outcome_text(recipe, outcome))
+
+    recipe.launcher.create(Job(job))
+
+
+@app.command(
+    epilog="Examples: convrun validate recipe.yaml  |  convrun validate convnext_tiny_in1k --processes 32 --build"
+)
+def validate(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]... [KEY=VALUE]...", help="Recipes (default: ./recipe.yaml), then overrides."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Plan for this many processes, one a GPU.")] = 1,
+    build: Annotated[bool, typer.Option("--build", help="Also build the model: parameters, GMACs, groups.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Also open the data: classes, images, first problem.")] = False,
+    no_plugins: NoPlugins = False,
+    as_format: AsFormat = "text",
+) -> None:
+    """Check recipes and print the plan, without training; nothing is written."""
+    from convrun.display.validation import validated
+
+    sources, overrides = _sources(arguments), [a for a in arguments or [] if _is_override(a)]
+    reports = [validated(s, overrides, processes, build, data, plugins=not no_plugins) for s in sources]
+    if as_format == "json":
+        typer.echo(json.dumps([report.data for report in reports], indent=2, ensure_ascii=False))
+    else:
+        for report in reports:
+            typer.echo(report.text, err=report.exit_code != 0)
+    raise typer.Exit(max(report.exit_code for report in reports))
+
+
+@app.command(name="list", epilog="Examples: convrun list components 'convnext*' --kind model  |  convrun list recipes")
+def list_(
+    what: Annotated[Literal["components", "recipes"], typer.Argument(help="What to list.")],
+    pattern: Annotated[str, typer.Argument(help="A shell pattern, or part of a name.")] = "*",
+    kind: Annotated[str | None, typer.Option(help="Only components of this kind.")] = None,
+    no_plugins: NoPlugins = False,
+    as_format: AsFormat = "text",
+) -> None:
+    """List components, or the shipped recipes."""
+    from convrun.display.lists import listed
+
+    rows, notes = listed(what, pattern, kind, plugins=not no_plugins)
+    if as_format == "json":
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from convrun.display.component_text import table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    typer.echo(table(rows, width) if rows else f"nothing matches {pattern!r}")
+    for note in notes:
+        typer.echo(note, err=True)
+
+
+@app.command(epilog="Examples: convrun describe optimizer/adamw  |  convrun describe augmentation")
+def describe(
+    name: Annotated[str, typer.Argument(help="KIND/NAME, NAME if only one kind has it, or KIND.")],
+    no_plugins: NoPlugins = False,
+    as_format: AsFormat = "text",
+) -> None:
+    """Describe a component (its keys, where it is defined, a snippet) or a kind (its contract)."""
+    from convrun.display.lists import described
+
+    text, data = described(name, plugins=not no_plugins)
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_format == "json" else text)
+
+
+@app.command(epilog="Examples: convrun show convnext_tiny_in1k --origin  |  convrun show recipe.yaml > resolved.yaml")
+def show(
+    arguments: RecipeAndOverrides = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
+    no_plugins: NoPlugins = False,
+    as_format: AsFormat = "text",
+) -> None:
+    """Print a recipe as resolved: parents merged, overrides applied, defaults spelled out."""
+    from convrun.display.recipe_text import origins_text, recipe_yaml
+    from convrun.recipe import load_recipe
+
+    source, overrides = _split(arguments)
+    recipe = load_recipe(source, overrides, plugins=not no_plugins)
+    if as_format == "json":
+        typer.echo(json.dumps(recipe.resolved(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(origins_text(recipe) if origin else recipe_yaml(recipe).rstrip())
+
+
+@app.command(epilog="Example: convrun copy convnext_tiny_in1k mine.yaml")
+def copy(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a path.")],
+    destination: Annotated[Path | None, typer.Argument(help="A file or a folder (default: ./NAME.yaml).")] = None,
+) -> None:
+    """Copy a recipe to edit it."""
+    from convrun.recipe.shipped import copy_recipe
+
+    copied = copy_recipe(recipe, destination)
+    typer.echo(f"{copied}: edit it, then convrun validate {copied}")
+
+
+@app.command(epilog="Example: convrun schema > recipe.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of recipes, all components included, for editors."""
+    from convrun.plugins import load_plugins
+    from convrun.recipe.schema import recipe_schema
+
+    load_plugins(folder=Path("plugins"))
+    typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not Path(argument).exists()
+
+
+def _sources(arguments: list[str] | None) -> list[str]:
+    return [a for a in arguments or [] if not _is_override(a)] or ["recipe.yaml"]
+
+
+def _split(arguments: list[str] | None) -> tuple[str, list[str]]:
+    """The recipe and the overrides among the arguments of a verb that takes one recipe."""
+    sources: list[Any] = _sources(arguments)
+    if len(sources) > 1:
+        raise UsageError(f"one recipe at a time, got {', '.join(sources)}; an override is KEY=VALUE")
+    return sources[0], [a for a in arguments or [] if _is_override(a)]
+
+
+if __name__ == "__main__":
+    main()

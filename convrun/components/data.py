@@ -1,0 +1,253 @@
+"""The data sets a recipe can name. Nothing heavy is imported here: the plan asks for a set's facts without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convrun.errors import DataError, KeyProblem
+from convrun.keys import PositiveInt
+from convrun.registry import register
+
+if TYPE_CHECKING:
+    from convrun.data.folder_scan import FolderScan
+    from convrun.data.image_set import ImageSet
+
+DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the plan must know of a data set."""
+
+    num_classes: int
+    train_images: int
+    val_images: int
+
+
+def check_declared(where: str, found: DataFacts, **declared: int | None) -> None:
+    """Compares the numbers a recipe declares (None: not declared) with those found.
+
+    Args:
+        where: the data set, for the message.
+        found: the numbers found.
+        declared: any of the names of `DataFacts`.
+
+    Raises:
+        DataError: with every disagreement, and the overrides that make the recipe right.
+    """
+    numbers = {field.name: getattr(found, field.name) for field in fields(found)}
+    wrong = [
+        f"{name} is {declared[name]}, found {number}"
+        for name, number in numbers.items()
+        if declared.get(name) not in (None, number)
+    ]
+    if wrong:
+        cure = " ".join(f"data.{name}={number}" for name, number in numbers.items())
+        raise DataError(f"{where} is not what the recipe declares: {'; '.join(wrong)}; check the data, or set {cure}")
+
+
+def _need(key: str, path: str) -> None:
+    if not path.strip():
+        raise KeyProblem(key, "is empty", f"set data.{key}={'FOLDER' if key == 'root' else 'FILE'}")
+
+
+# Image folders ------------------------------------------------------------------------------------------------------
+
+
+def image_folder_facts(
+    *,
+    root: str,
+    num_classes: int | None = None,
+    train_images: int | None = None,
+    val_images: int | None = None,
+    train_folder: str = "train",
+    val_folder: str = "val",
+) -> DataFacts:
+    """The declared numbers if all three are there, without a look at the disk; else what the folders hold."""
+    _need("root", root)
+    if num_classes is not None and train_images is not None and val_images is not None:
+        return DataFacts(num_classes, train_images, val_images)
+    return _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)[0]
+
+
+def measure_image_folder(
+    *,
+    root: str,
+    num_classes: int | None = None,
+    train_images: int | None = None,
+    val_images: int | None = None,
+    train_folder: str = "train",
+    val_folder: str = "val",
+) -> DataFacts:
+    """What the folders hold; a DataError if the recipe declares something else."""
+    _need("root", root)
+    return _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)[0]
+
+
+def _scanned_folders(
+    root: str, num_classes: int | None, train_images: int | None, val_images: int | None, *folders: str
+) -> tuple[DataFacts, dict[str, FolderScan]]:
+    from convrun.data.folder_scan import scan_tree
+
+    train, val = scan_tree(root, *folders)
+    found = DataFacts(len(train.class_names), len(train), len(val))
+    check_declared(root, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    return found, {"train": train, "val": val}
+
+
+@register("data", "image_folder", facts=image_folder_facts, measure=measure_image_folder)
+def image_folder(
+    split: str,
+    *,
+    root: str,
+    num_classes: PositiveInt | None = None,
+    train_images: PositiveInt | None = None,
+    val_images: PositiveInt | None = None,
+    train_folder: str = "train",
+    val_folder: str = "val",
+) -> ImageSet:
+    """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
+
+    root: the folder that holds the train and val folders
+    num_classes: number of class folders; declare all three numbers and no disk is touched before the run starts
+    train_images: number of training images
+    val_images: number of validation images
+    train_folder: name of the folder of training images, below root
+    val_folder: name of the folder of validation images, below root
+    """
+    from convrun.data.image_folder import ImageFolder
+
+    _, scans = _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)
+    return ImageFolder(scans[split], split)
+
+
+# One file -----------------------------------------------------------------------------------------------------------
+
+
+def npz_facts(
+    *, path: str, num_classes: int | None = None, train_images: int | None = None, val_images: int | None = None
+) -> DataFacts:
+    """The declared numbers if all three are there; else what the file holds."""
+    _need("path", path)
+    if num_classes is not None and train_images is not None and val_images is not None:
+        return DataFacts(num_classes, train_images, val_images)
+    return measure_npz(path=path, num_classes=num_classes, train_images=train_images, val_images=val_images)
+
+
+def measure_npz(
+    *, path: str, num_classes: int | None = None, train_images: int | None = None, val_images: int | None = None
+) -> DataFacts:
+    """What the file's labels say (this imports numpy); a DataError if the recipe declares something else."""
+    from convrun.data.npz import count_npz
+
+    _need("path", path)
+    found = DataFacts(*count_npz(path, num_classes))
+    check_declared(path, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    return found
+
+
+@register("data", "npz", facts=npz_facts, measure=measure_npz)
+def npz(
+    split: str,
+    *,
+    path: str,
+    num_classes: PositiveInt | None = None,
+    train_images: PositiveInt | None = None,
+    val_images: PositiveInt | None = None,
+) -> ImageSet:
+    """A MedMNIST-style .npz file, held in memory: train_images, train_labels, val_images, val_labels (, class_names).
+
+    path: the file; images are uint8 [n, h, w] or [n, h, w, 3], labels integers [n] or [n, 1]
+    num_classes: number of classes; without class_names in the file it may be more than the labels show
+    train_images: number of training images; declare all three numbers and no disk is touched before the run starts
+    val_images: number of validation images
+    """
+    from convrun.data.npz import NpzImages
+
+    measure_npz(path=path, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    return NpzImages(path, split, num_classes=num_classes)
+
+
+def digits_facts() -> DataFacts:
+    """Constants: the file comes with convrun."""
+    return DataFacts(10, 1438, 359)
+
+
+@register("data", "digits", facts=digits_facts)
+def digits(split: str) -> ImageSet:
+    """Handwritten digits, 8×8 pixels, that come with convrun (Alpaydin and Kaynak, UCI): for a first run, offline."""
+    from convrun.data.npz import NpzImages
+
+    return NpzImages(str(DIGITS), split, name=DIGITS.name)
+
+
+# CIFAR --------------------------------------------------------------------------------------------------------------
+
+
+def cifar10_facts(*, root: str, download: bool = False) -> DataFacts:
+    """As published."""
+    _need("root", root)
+    return DataFacts(10, 50_000, 10_000)
+
+
+@register("data", "cifar10", facts=cifar10_facts)
+def cifar10(split: str, *, root: str, download: bool = False) -> ImageSet:
+    """CIFAR-10 (Krizhevsky, 2009): 32×32 images; the published test set serves as val.
+
+    root: the folder that holds cifar-10-batches-py; only files with the published MD5 are opened
+    download: fetch the files (170 MB) when the run starts if they are not there
+    """
+    from convrun.data.cifar import CifarImages
+
+    return CifarImages("cifar10", root, split, download=download)
+
+
+def cifar100_facts(*, root: str, download: bool = False) -> DataFacts:
+    """As published."""
+    _need("root", root)
+    return DataFacts(100, 50_000, 10_000)
+
+
+@register("data", "cifar100", facts=cifar100_facts)
+def cifar100(split: str, *, root: str, download: bool = False) -> ImageSet:
+    """CIFAR-100 (Krizhevsky, 2009), fine labels: 32×32 images; the published test set serves as val.
+
+    root: the folder that holds cifar-100-python; only files with the published MD5 are opened
+    download: fetch the files (169 MB) when the run starts if they are not there
+    """
+    from convrun.data.cifar import CifarImages
+
+    return CifarImages("cifar100", root, split, download=download)
+
+
+# Made up ------------------------------------------------------------------------------------------------------------
+
+
+def synthetic_facts(**keys: Any) -> DataFacts:
+    """The keys' own numbers."""
+    if keys["num_classes"] > keys["train_images"]:
+        raise KeyProblem("num_classes", "is more than train_images, so some class would have no image", "lower it")
+    return DataFacts(keys["num_classes"], keys["train_images"], keys["val_images"])
+
+
+@register("data", "synthetic", facts=synthetic_facts)
+def synthetic(
+    split: str,
+    *,
+    train_images: PositiveInt = 1000,
+    val_images: PositiveInt = 200,
+    num_classes: PositiveInt = 10,
+    image_size: PositiveInt = 32,
+) -> ImageSet:
+    """Made-up images, a coloured pattern for each class under noise: for trying things out and for timing.
+
+    train_images: number of training images
+    val_images: number of validation images
+    num_classes: number of classes
+    image_size: height and width in pixels
+    """
+    from convrun.data.synthetic import SyntheticImages
+
+    return SyntheticImages(split, {"train": train_images, "val": val_images}[split], num_classes, image_size)

@@ -1,0 +1,132 @@
+"""What lies in a folder tree of images, `ROOT/train/CLASS/**/*.jpg` and `ROOT/val/…`, by the standard library alone.
+
+Classes and files come in torchvision's order (`DatasetFolder`), so labels and sample numbers agree with it.
+Paths are kept as one bytes object with offsets: a Python list of ImageNet-22K's 14 million paths would take 2 GB,
+and again in every loader worker as reference counts touch its pages.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from array import array
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convrun.errors import DataError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """The images of one split.
+
+    Attributes:
+        folder: `ROOT/train`.
+        class_names: the class folders, sorted.
+        paths: the images' paths below `folder`, end to end.
+        offsets: where each path starts in `paths`, and the end of the last.
+        labels: each image's class.
+    """
+
+    folder: str
+    class_names: tuple[str, ...]
+    paths: bytes = field(repr=False)
+    offsets: array[int] = field(repr=False)
+    labels: array[int] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def scan_tree(root: str, train_folder: str = "train", val_folder: str = "val") -> tuple[FolderScan, FolderScan]:
+    """The train and val splits of a tree.
+
+    A second call costs one look at each class folder, as long as none of them has changed.
+
+    Raises:
+        DataError: a folder is missing, empty or unreadable, or the two splits have other classes.
+    """
+    base = Path(root).expanduser()
+    present = [entry.name for entry in _entries(base, f"set data.root=FOLDER to the one with {train_folder}/ in it")]
+    folders = [base / train_folder, base / val_folder]
+    for key, name in (("train_folder", train_folder), ("val_folder", val_folder)):
+        if not (base / name).is_dir():
+            found = f" (it has {_some(present)})" if present else " (it is empty)"
+            raise DataError(f"{base} has no folder {name}{found}; set data.root=FOLDER, or data.{key}=NAME")
+    listings = [_list_classes(folder) for folder in folders]
+    _check_same_classes(base, *([name for name, _ in listing] for listing in listings))
+    return _scan(str(folders[0]), listings[0]), _scan(str(folders[1]), listings[1])
+
+
+def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        raise DataError(f"the folder {folder} does not exist; {cure}") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder} is not a folder; {cure}") from None
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> DataError:
+    return DataError(f"the folder {error.filename} cannot be read: {error.strerror}; check who may read it")
+
+
+def _list_classes(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Each class folder with the time of its last change."""
+    entries = _entries(folder, "set data.root=FOLDER")
+    classes = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir())
+    if not classes:
+        raise DataError(f"{folder} has no class folder; images belong in {folder}/CLASS/, one folder for each class")
+    return tuple(classes)
+
+
+def _check_same_classes(base: Path, train: Collection[str], val: Collection[str]) -> None:
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    if only_train or only_val:
+        sides = [f"only in {side}: {_some(names)}" for side, names in (("train", only_train), ("val", only_val))
+                 if names]  # fmt: skip
+        raise DataError(f"train and val in {base} have other classes ({'; '.join(sides)}); give both the same folders")
+
+
+def _some(names: Collection[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"
+
+
+# The plan wants the counts, then each split is opened: the classes' times in the arguments keep the cache honest.
+@functools.lru_cache(maxsize=4)
+def _scan(folder: str, classes: tuple[tuple[str, int], ...]) -> FolderScan:
+    paths, offsets, labels, empty = bytearray(), array("q", [0]), array("i"), []
+    for label, (name, _) in enumerate(classes):
+        before = len(labels)
+        for path in _images_in(f"{folder}/{name}"):
+            paths += os.fsencode(path[len(folder) + 1 :])
+            offsets.append(len(paths))
+            labels.append(label)
+        if len(labels) == before:
+            empty.append(name)
+    if empty:
+        one = len(empty) == 1
+        raise DataError(
+            f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}; add images "
+            f"({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'} in both splits"
+        )
+    return FolderScan(folder, tuple(name for name, _ in classes), bytes(paths), offsets, labels)
+
+
+def _images_in(class_folder: str) -> Iterator[str]:
+    # Sorted by whole folder path, then by file name, as torchvision does: `a-b/` comes before `a/c/`.
+    for folder, _, files in sorted(os.walk(class_folder, onerror=_raise_unreadable, followlinks=True)):
+        for file in sorted(files):
+            if file.lower().endswith(EXTENSIONS):
+                yield f"{folder}/{file}"
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise _unreadable(error) from None

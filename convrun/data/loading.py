@@ -1,0 +1,198 @@
+"""Loader processes that the run can rely on: clean errors, no share in the run's signals, a prompt end.
+
+A thin layer over torch's DataLoader, for one pass over a list of positions.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing.util  # noqa: F401  (first, so that our atexit hook runs before its wait for children)
+import os
+import signal
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from convrun.errors import ConvrunError, DataError
+
+T = TypeVar("T")
+# They reach every process of a group or a Slurm step, but what happens then is for the trainer to decide.
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+GRACE_SECONDS = 2.0
+
+
+class Positions(Sized, Protocol):
+    """What to fetch, in order; `fetch` is called with each."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception on its way from a worker: plain text, because not every exception survives pickling."""
+
+    message: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that stands for an exception."""
+        if isinstance(error, ConvrunError) and error.__cause__ is None:
+            return cls(str(error))
+        message = str(error) if isinstance(error, ConvrunError) else f"{type(error).__name__}: {error}"
+        return cls(message, traceback.format_exc())
+
+    def error(self) -> DataError:
+        """The exception to raise; the traceback of a bug hangs on as a note, which `--debug` shows."""
+        error = DataError(self.message)
+        if self.traceback:
+            error.add_note(self.traceback)
+        return error
+
+
+class _Guarded(Generic[T]):
+    """Fetches by position, and returns what went wrong: torch would wrap an exception in the worker's traceback."""
+
+    def __init__(self, fetch: Callable[[Any], T]) -> None:
+        self._fetch = fetch
+
+    def __getitem__(self, position: Any) -> T | Failure:
+        try:
+            return self._fetch(position)
+        except Exception as error:
+            return Failure.of(error)
+
+
+class Loader(Generic[T]):
+    """The results of `fetch`, in the order of the positions, made by worker processes (by this one if `workers` is 0).
+
+    Args:
+        fetch: pickles; makes a tensor, or a named tuple with tensors, of one position.
+        positions: what to fetch.
+        workers: the number of processes; they start with the first result and stay until the last.
+        prefetch: results each worker keeps ready.
+        pin_memory: copy results to page-locked memory, from where a GPU fetches them.
+
+    Attributes:
+        wait_seconds: time spent waiting for results; whoever reads it may set it back to 0.
+    """
+
+    def __init__(
+        self, fetch: Callable[[Any], T], positions: Positions, *, workers: int, prefetch: int, pin_memory: bool
+    ) -> None:
+        self.wait_seconds = 0.0
+        self._is_closed = False
+        self._iterator: Any = None
+        self._loader: DataLoader[Any] = DataLoader(
+            _Guarded(fetch),  # type: ignore[arg-type]  # no Dataset by name, but __getitem__ is all torch uses
+            batch_size=None,
+            sampler=positions,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            collate_fn=_unchanged,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # its own, or torch would draw the workers' seed from the global one
+        )
+
+    def __iter__(self) -> Loader[T]:
+        return self
+
+    def __next__(self) -> T:
+        started = time.perf_counter()
+        try:
+            result = self._next()
+        except BaseException:
+            self.close()
+            raise
+        self.wait_seconds += time.perf_counter() - started
+        return result
+
+    def _next(self) -> T:
+        if self._iterator is None:
+            if self._is_closed:
+                raise StopIteration
+            self._iterator = self._start()
+        try:
+            result: T | Failure = next(self._iterator)
+        except RuntimeError as error:
+            raise self._explained(error) from None
+        if isinstance(result, Failure):
+            raise result.error()
+        return result
+
+    def _start(self) -> Any:
+        _open_loaders.add(self)
+        on_child_exit = signal.getsignal(signal.SIGCHLD)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)  # until the workers ignore them themselves
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # torch's SIGCHLD handler raises wherever the main thread happens to be, in the midst of a training step.
+            # Without it a worker's death is found at the next wait for data, within five seconds.
+            if threading.current_thread() is threading.main_thread() and on_child_exit is not None:
+                signal.signal(signal.SIGCHLD, on_child_exit)
+
+    def _explained(self, error: RuntimeError) -> Exception:
+        codes = [worker.exitcode for worker in self._workers() if worker.exitcode]
+        if not codes:
+            return error
+        how = f"by {signal.Signals(-codes[0]).name}" if codes[0] < 0 else f"with exit code {codes[0]}"
+        return DataError(
+            f"a loader worker ended {how}; if memory ran out, lower data.workers or data.prefetch; if shared memory "
+            "ran out, enlarge /dev/shm (docker run --shm-size); data.workers=0 needs neither"
+        )
+
+    def _workers(self) -> list[Any]:
+        return getattr(self._iterator, "_workers", [])
+
+    def close(self) -> None:
+        """Ends the workers, within about `GRACE_SECONDS` whatever they are doing. May be called again."""
+        self._is_closed = True
+        _open_loaders.discard(self)
+        workers, iterator, self._iterator = self._workers(), self._iterator, None
+        if not workers:
+            return
+        # A worker ends between two results; one that is stuck on a dead disk does not, and it ignores SIGTERM.
+        killer = threading.Timer(GRACE_SECONDS, _kill, [workers])
+        killer.start()
+        try:
+            iterator._shutdown_workers()
+        finally:
+            killer.cancel()
+
+
+def _unchanged(result: T) -> T:
+    return result
+
+
+def _ignore_signals(worker: int) -> None:
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            if worker.is_alive():
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+_open_loaders: weakref.WeakSet[Loader[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_loaders() -> None:
+    """Python waits for child processes when it ends: a loader nobody closed would keep it waiting for ever."""
+    for loader in list(_open_loaders):
+        loader.close()

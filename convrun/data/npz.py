@@ -1,0 +1,140 @@
+"""A MedMNIST-style `.npz` file as an image set, held in memory.
+
+Arrays: `train_images` and `val_images`, uint8 [n, h, w] or [n, h, w, 3]; `train_labels` and `val_labels`, integers [n]
+or [n, 1]; optionally `class_names`, text [classes]. Pickled objects are never loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from convrun.errors import DataError
+
+Array = npt.NDArray[Any]
+CURE = "set data.path=FILE to an .npz file with train_images, train_labels, val_images and val_labels"
+
+
+class NpzImages:
+    """One split of an `.npz` file."""
+
+    def __init__(self, path: str, split: str, *, num_classes: int | None = None, name: str | None = None) -> None:
+        self._name, self._split = name or path, split
+        self._class_names = read_class_names(path, num_classes)
+        self._labels = _read_labels(path, split)
+        self._images = _read_images(path, split)
+        if len(self._images) != len(self._labels):
+            raise DataError(
+                f"{path}: {split}_images has {len(self._images)} images but {split}_labels has {len(self._labels)} "
+                "labels; save one label for each image"
+            )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The file's `class_names`, or the labels as text."""
+        return self._class_names
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """The image (grey becomes RGB) and its label."""
+        return Image.fromarray(self._images[index]).convert("RGB"), int(self._labels[index])
+
+    def place(self, index: int) -> str:
+        """`digits.npz train image 17`."""
+        return f"{self._name} {self._split} image {index}"
+
+
+def count_npz(path: str, num_classes: int | None = None) -> tuple[int, int, int]:
+    """Classes, training images and validation images, read from the labels alone.
+
+    Raises:
+        DataError: the file is missing or broken, or its labels are.
+    """
+    train, val = (len(_read_labels(path, split)) for split in ("train", "val"))
+    return len(read_class_names(path, num_classes)), train, val
+
+
+def read_class_names(path: str, num_classes: int | None = None) -> tuple[str, ...]:
+    """The classes' names, checked against the labels of both splits.
+
+    Without `class_names` in the file, the labels say how many classes there are at least, and `num_classes` may say
+    that there are more.
+    """
+    labels = {split: _read_labels(path, split) for split in ("train", "val")}
+    with _opened(path) as file:
+        has_names = "class_names" in file.files
+    if not has_names:
+        highest = max(int(found.max()) for found in labels.values())
+        return tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
+    names = _read(path, "class_names")
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise DataError(f"{path}: class_names is {_shape(names)}, not text [classes]; save a list of names")
+    for split, found in labels.items():
+        if found.max() >= len(names):
+            raise DataError(
+                f"{path}: {split}_labels go up to {found.max()}, but class_names has {len(names)} names; "
+                f"labels must lie in 0..{len(names) - 1}"
+            )
+    return tuple(names.tolist())
+
+
+def _read_labels(path: str, split: str) -> npt.NDArray[np.int64]:
+    labels = _read(path, f"{split}_labels")
+    is_column = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
+    if labels.dtype.kind not in "iu" or not is_column:
+        raise DataError(
+            f"{path}: {split}_labels is {_shape(labels)}, not integers [n] or [n, 1]; save one class number an image"
+        )
+    if labels.size == 0:
+        raise DataError(f"{path}: {split}_labels is empty; a split needs images")
+    if labels.min() < 0:
+        raise DataError(f"{path}: {split}_labels go down to {labels.min()}; classes are counted from 0")
+    column: npt.NDArray[np.int64] = labels.reshape(-1).astype(np.int64)
+    return column
+
+
+def _read_images(path: str, split: str) -> Array:
+    images = _read(path, f"{split}_images")
+    is_rgb = images.ndim == 4 and images.shape[3] == 3
+    if images.dtype != np.uint8 or not (images.ndim == 3 or is_rgb):
+        raise DataError(
+            f"{path}: {split}_images is {_shape(images)}, not uint8 [n, h, w] or [n, h, w, 3]; convert it before saving"
+        )
+    return images
+
+
+def _shape(array: Array) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _read(path: str, key: str) -> Array:
+    with _opened(path) as file:
+        if key not in file.files:
+            raise DataError(f"{path} has no array {key} (it has {', '.join(file.files) or 'none'}); {CURE}")
+        array: Array = file[key]
+        return array
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    try:
+        file = np.load(Path(path).expanduser(), allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it is one array, an .npy file")
+        with file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"the file {path} does not exist; {CURE}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = "it holds pickled objects, or is no .npz file" if "pickle" in str(error) else str(error)
+        raise DataError(f"{path} cannot be read: {reason}; {CURE}") from None

@@ -1,0 +1,62 @@
+"""`validate --build`: the model, built: parameters, GMACs, parameter groups."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from convrun.display.plan_text import size_text
+from convrun.plan import Plan
+
+
+def built_model(plan: Plan) -> tuple[list[str], dict[str, Any]]:
+    """Lines and data about the plan's model and how its optimizer sees it.
+
+    The model lives on torch's meta device: shapes without memory, so XL costs no more than Tiny.
+    """
+    import torch
+
+    from convrun.training.parameter_groups import parameter_groups
+
+    with torch.device("meta"):
+        model = plan.model.create(plan.num_classes)
+    parameters = sum(p.numel() for p in model.parameters())
+    groups = parameter_groups(model, plan.layer_decay)
+    macs = multiply_accumulates(model, plan.input_size)
+    decayed = [g for g in groups if "weight_decay" not in g]
+    lines = [
+        f"{'built':<12} {parameters:,} parameters ({size_text(4 * parameters)} in float32), "
+        f"{macs / 1e9:.3f} GMACs an image at {plan.input_size}",
+        f"{'groups':<12} {len(groups)} parameter groups, {_count(decayed):,} parameters decay, "
+        f"{_count(groups) - _count(decayed):,} do not",
+    ]
+    lines += [
+        f"{'':<12} lr × {g['lr_scale']:<8.4g} weight decay {'off' if 'weight_decay' in g else 'on ':<3} "
+        f"{sum(p.numel() for p in g['params']):>12,} parameters in {len(g['params'])} tensors  {g['label']}"
+        for g in groups
+    ]
+    data = {
+        "parameters": parameters,
+        "gmacs": macs / 1e9,
+        "groups": [
+            {"names": g["names"], "lr_scale": g["lr_scale"], "decays": "weight_decay" not in g, "label": g["label"]}
+            for g in groups
+        ],
+    }
+    return lines, data
+
+
+def multiply_accumulates(model: Any, input_size: int) -> int:
+    """Multiply-accumulates of one image's forward pass: half of what torch's FlopCounterMode counts."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.eval()(torch.empty(1, 3, input_size, input_size, device=device))
+    return int(counter.get_total_flops()) // 2
+
+
+def _count(groups: list[dict[str, Any]]) -> int:
+    return sum(math.prod(p.shape) for g in groups for p in g["params"])

@@ -1,0 +1,108 @@
+"""Components and kinds as text: `list components`, `describe`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+from convrun.keys import Key, keys_of_section
+from convrun.kinds import KINDS, Kind
+from convrun.recipe.recipe import plain
+from convrun.registry import Component
+
+
+def component_row(component: Component) -> dict[str, str]:
+    """What a list shows of a component."""
+    return {
+        "name": component.name,
+        "kind": component.kind,
+        "origin": component.provider,
+        "summary": component.summary,
+    }
+
+
+def table(rows: list[dict[str, str]], most_width: int) -> str:
+    """Rows as aligned columns, the last one cut to the width."""
+    if not rows:
+        return ""
+    columns = list(rows[0])
+    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns[:-1]}
+    lines = []
+    for row in [{c: c for c in columns}, *rows]:
+        line = "  ".join([*(row[c].ljust(widths[c]) for c in columns[:-1]), row[columns[-1]]])
+        lines.append(line if len(line) <= most_width else line[: most_width - 1] + "…")
+    return "\n".join(lines)
+
+
+def description(component: Component) -> str:
+    """A component: what it is, where it is defined, its keys, and a snippet to paste."""
+    lines = [f"{component.kind}/{component.name}", "", component.summary, "", f"defined in {component.origin}"]
+    keys = list(component.keys.keys.values())
+    if keys:
+        lines += ["", "keys", *_key_lines(keys)]
+    return "\n".join([*lines, "", "in a recipe", *("  " + line for line in snippet(component).splitlines())])
+
+
+def _key_lines(keys: list[Key]) -> list[str]:
+    names = max(len(key.name) for key in keys)
+    types = max(len(key.type_text) for key in keys)
+    lines = []
+    for key in keys:
+        default = "required" if key.is_required else f"default {value_text(key.default)}"
+        lines.append(f"  {key.name:<{names}}  {key.type_text:<{types}}  {default}")
+        if key.meaning:
+            lines.append(f"  {'':<{names}}  {key.meaning}")
+    return lines
+
+
+def snippet(component: Component) -> str:
+    """The component as a recipe would name it, required keys left to fill in."""
+    name = component.name.replace("*", "NAME")
+    inside = [f"name: {name}"]
+    inside += [f"{k.name}: {'...' if k.is_required else value_text(k.default)}" for k in component.own_keys]
+    section = KINDS[component.kind].section
+    indent = "  " * section.count(".")
+    head = section.replace(".", ":\n  ") + ":"
+    if KINDS[component.kind].is_list:
+        return f"{head}\n{indent}  - {{{', '.join(inside)}}}"
+    return f"{head} {{{', '.join(inside)}}}"
+
+
+def kind_description(kind: Kind, names: list[str]) -> str:
+    """A kind: its contract, written once for plugin authors, and its components."""
+    lines = [kind.name, "", f"A recipe names it under `{kind.section}`."]
+    lines += ["", "convrun hands in" if kind.receives else "convrun hands in nothing"]
+    lines += [f"  {name}: {meaning}" for name, meaning in kind.receives.items()]
+    lines += ["", "it gives back", f"  {kind.returns}"]
+    if kind.required_meta:
+        lines += ["", "register() also takes", *(f"  {n}: {m}" for n, m in kind.required_meta.items())]
+    if kind.settings:
+        lines += ["", "keys of every such section", *_key_lines(list(keys_of_section(kind.settings)))]
+    return "\n".join([*lines, "", "components", f"  {', '.join(names) or 'none'}"])
+
+
+def description_data(component: Component) -> dict[str, Any]:
+    """The same as JSON-able data."""
+    keys = [
+        {
+            "name": key.name,
+            "type": key.type_text,
+            "required": key.is_required,
+            "default": None if key.is_required else plain(key.default),
+            "meaning": key.meaning,
+        }
+        for key in component.keys.keys.values()
+    ]
+    return {
+        **component_row(component),
+        "source": component.source,
+        "documentation": inspect.getdoc(component.build) or "",
+        "keys": keys,
+        "snippet": snippet(component),
+    }
+
+
+def value_text(value: Any) -> str:
+    """A value as YAML 1.2 on one line; JSON is."""
+    return json.dumps(plain(value), ensure_ascii=False) if not isinstance(value, str) else value or '""'

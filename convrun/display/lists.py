@@ -1,0 +1,95 @@
+"""What `list` and `describe` find, as rows, text and data."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+from convrun.display.component_text import component_row, description, description_data, kind_description
+from convrun.errors import ConvrunError, RecipeError, UsageError
+from convrun.kinds import KINDS
+from convrun.plan import Machine, make_plan
+from convrun.plugins import load_plugins
+from convrun.recipe import load_recipe, shipped_recipes
+from convrun.recipe.problems import nearest
+from convrun.registry import Component, registry
+
+
+def listed(
+    what: Literal["components", "recipes"], pattern: str, kind: str | None, *, plugins: bool = True
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows to print, and notes on plugins that failed.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if what == "recipes":
+        wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+        return [recipe_row(path) for name, path in shipped_recipes().items() if fnmatch.fnmatch(name, wanted)], []
+    if kind is not None:
+        _check_kind(kind)
+    if plugins:
+        load_plugins(folder=Path("plugins"))
+    rows = [component_row(component) for component in registry.all(kind, pattern)]
+    return rows, [f"plugin {name} failed to import: {reason}" for name, reason in registry.failures.items()]
+
+
+def recipe_row(path: Path) -> dict[str, str]:
+    """What a list shows of a recipe: size, data, resolution, batch, length, expected result."""
+    try:
+        recipe = load_recipe(path, plugins=False)
+        plan = make_plan(recipe, Machine())
+    except (RecipeError, ConvrunError) as error:
+        return {"name": path.stem, "model": "", "data": "", "input": "", "batch": "", "epochs": "", "top-1": "",
+                "summary": f"cannot be planned here: {str(error).splitlines()[0]}"}  # fmt: skip
+    parameters = plan.parameters()
+    size = f" ({parameters / 1e6:.1f} M)" if parameters else ""
+    return {
+        "name": path.stem,
+        "model": recipe.model.name + size,
+        "data": recipe.data.name,
+        "input": str(recipe.input_size),
+        "batch": str(plan.batch_size),
+        "epochs": str(plan.epochs),
+        "top-1": f"{recipe.expect.top1:g}" if recipe.expect and recipe.expect.top1 is not None else "-",
+        "summary": recipe.summary,
+    }
+
+
+def described(name: str, *, plugins: bool = True) -> tuple[str, dict[str, Any]]:
+    """Text and data about a component or a kind.
+
+    Raises:
+        UsageError: there is nothing of that name, or several kinds have it.
+    """
+    if plugins:
+        load_plugins(folder=Path("plugins"))
+    if name in KINDS:
+        kind = KINDS[name]
+        names = [component.name for component in registry.all(name)]
+        data = {"kind": name, "section": kind.section, "receives": kind.receives, "returns": kind.returns}
+        return kind_description(kind, names), data | {"components": names}
+    component = _component(name)
+    return description(component), description_data(component)
+
+
+def _component(name: str) -> Component:
+    kind, slash, rest = name.partition("/")
+    if slash and kind in KINDS:
+        return registry.find_family(kind, rest) if rest.endswith("/*") else registry.find(kind, rest)
+    found = [component for component in registry.all() if component.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"several kinds have a {name}: {', '.join(f'{c.kind}/{c.name}' for c in found)}; name one")
+    guess = nearest(name, [f"{c.kind}/{c.name}" for c in registry.all()] + [c.name for c in registry.all()])
+    hint = f"did you mean {guess}?" if guess else "convrun list components shows all"
+    raise UsageError(f"there is no component {name}; {hint}")
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        guess = nearest(kind, KINDS)
+        hint = f"did you mean {guess}?" if guess else f"the kinds are {', '.join(KINDS)}"
+        raise UsageError(f"there is no kind of component named {kind}; {hint}")

@@ -1,0 +1,127 @@
+"""A plan as text. Plain aligned lines: importing a table library would double what `validate` takes."""
+
+from __future__ import annotations
+
+from convrun.plan import Plan, checkpoint_bytes, kept_checkpoints, warnings
+from convrun.recipe import Recipe
+
+
+def plan_text(recipe: Recipe, plan: Plan) -> str:
+    """The plan, one labelled line for each thing a user should check before a run."""
+    rows = [
+        ("recipe", f"{recipe.name}: {recipe.summary}" if recipe.summary else recipe.name),
+        ("model", _model(plan)),
+        ("data", f"{plan.data.text()}"),
+        ("", f"{plan.train_images:,} training and {plan.val_images:,} validation images, {plan.num_classes:,} classes"),
+        ("batch", _batch(plan)),
+        ("length", _length(plan)),
+        ("lr", _learning_rates(plan)),
+        ("optimizer", _optimizer(plan)),
+        ("precision", plan.precision or "bf16 on a GPU that has it, else float32"),
+        ("EMA", _ema(plan)),
+        *_numbered("training", plan.training_pipeline()),
+        *_numbered("evaluation", _evaluation(plan)),
+        ("checkpoints", _checkpoints(plan)),
+        *(("expect", _expected(recipe)) for _ in [0] if recipe.expect),
+        *(("note", line) for line in recipe.notes.strip().splitlines() if line.strip()),
+        *(("warning", text) for text in warnings(plan)),
+    ]
+    return "\n".join(f"{label:<12} {text}" for label, text in rows)
+
+
+def _numbered(label: str, steps: list[str]) -> list[tuple[str, str]]:
+    return [(label if i == 1 else "", f"{i}. {step}") for i, step in enumerate(steps, 1)]
+
+
+def _model(plan: Plan) -> str:
+    count = plan.parameters()
+    size = f"{count:,} parameters" if count is not None else "parameters: see --build"
+    return f"{plan.model.text()}, {size}, input {plan.input_size} × {plan.input_size}"
+
+
+def _batch(plan: Plan) -> str:
+    processes = f"{plan.processes} process{'es' if plan.processes > 1 else ''}"
+    return (
+        f"{processes} × micro-batch {plan.micro_batch} × accumulation {plan.accumulation} = {plan.batch_size:,} images"
+    )
+
+
+def _length(plan: Plan) -> str:
+    left_out = f", {plan.images_left_out:,} images left out of each" if plan.images_left_out else ""
+    epochs = f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+    return f"{epochs} × {plan.steps_per_epoch:,} steps = {plan.total_steps:,} steps{left_out}"
+
+
+def _learning_rates(plan: Plan) -> str:
+    # The schedule says itself where its warm-up ends: the first step that reaches the peak.
+    steps = warmup_steps(plan)
+    warmup = f"{steps:,} warm-up steps from {plan.lr(0):.4g}, " if steps else ""
+    return f"{plan.scheduler.name}: {warmup}peak {plan.peak_lr:.6g}, final {plan.lr(plan.total_steps - 1):.4g}"
+
+
+def warmup_steps(plan: Plan) -> int:
+    """Steps before the learning rate follows the schedule proper."""
+    from convrun.components.schedulers import warmup_steps_of
+
+    values = plan.scheduler.values
+    if "warmup_epochs" not in values and "warmup_steps" not in values:
+        return 0
+    return warmup_steps_of(plan.horizon, values.get("warmup_epochs"), values.get("warmup_steps"))
+
+
+def _optimizer(plan: Plan) -> str:
+    extras = []
+    if plan.layer_decay != 1:
+        extras.append(f"layer decay {plan.layer_decay:g}")
+    if plan.clip_grad_norm is not None:
+        extras.append(f"gradient norm clipped at {plan.clip_grad_norm:g}")
+    return ", ".join([plan.optimizer.text(), *extras])
+
+
+def _ema(plan: Plan) -> str:
+    horizon = plan.ema_horizon()
+    if horizon is None:
+        return "none"
+    epochs = horizon / plan.steps_per_epoch
+    return f"decay {plan.ema_decay:g}: remembers about {horizon:,.0f} updates ({epochs:.3g} epochs), float32"
+
+
+def _evaluation(plan: Plan) -> list[str]:
+    if plan.evaluation_interval is None:
+        return ["never"]
+    epochs = plan.evaluation_interval / plan.steps_per_epoch
+    when = f"every {epochs:g} epoch{'s' if epochs != 1 else ''}" if epochs >= 1 and epochs.is_integer() else ""
+    when = when or f"every {plan.evaluation_interval:,} steps"
+    weights = "the weights and their EMA" if plan.ema_decay is not None else "the weights"
+    return [
+        *plan.evaluation_pipeline(),
+        f"top-1, top-5 and loss of {weights} {when} and at the end; {plan.report} counts",
+    ]
+
+
+def _checkpoints(plan: Plan) -> str:
+    size = checkpoint_bytes(plan)
+    each = (
+        f"{size_text(size)} each, at most {size_text(size * kept_checkpoints(plan))} on disk"
+        if size
+        else "size: --build"
+    )
+    best = f" and the best {plan.keep_best}" if plan.keep_best and plan.evaluation_interval else ""
+    return f"every {plan.checkpoint_interval:,} steps, the last {plan.keep_last}{best} kept, {each}"
+
+
+def _expected(recipe: Recipe) -> str:
+    assert recipe.expect
+    expect = recipe.expect
+    parts = [f"{name} {value:g} %" for name, value in (("top-1", expect.top1), ("top-5", expect.top5)) if value]
+    text = ", ".join(parts) + f" ({expect.weights})" if parts else ""
+    return "; ".join(part for part in (text, expect.source, expect.needs) if part)
+
+
+def size_text(size: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -1,0 +1,173 @@
+"""What a run shows while it trains: lines, and a progress display where the output is a terminal.
+
+Every line also goes to the run's train.log, without colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Screen:
+    """Lines to the terminal and to a log file.
+
+    Args:
+        stream: where lines go; standard output by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._log: TextIO | None = None
+        self._progress: RunProgress | None = None
+
+    def log_to(self, path: Path) -> None:
+        """Appends every line to this file from now on."""
+        self._log = path.open("a", encoding="utf-8")
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        if self._progress is not None and self._progress.is_live:
+            self._progress.print(text)
+        else:
+            print(text, file=self._stream, flush=True)
+        self._record(text)
+
+    def _record(self, text: str) -> None:
+        # A full disk must not end a run over a line of its log: metrics.jsonl is the record, and that one does.
+        with contextlib.suppress(OSError):
+            if self._log is not None:
+                print(text, file=self._log, flush=True)
+
+    def start_progress(self, total_steps: int, steps_per_epoch: int, start_step: int) -> None:
+        """Shows the run's progress from now on."""
+        self._progress = RunProgress(total_steps, steps_per_epoch, start_step, self._stream)
+
+    def advance(self, step: int) -> None:
+        """An optimizer step is done."""
+        if self._progress is not None:
+            self._progress.advance(step)
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """A row of metrics: a line, or new numbers in the progress display."""
+        if self._progress is None:
+            return
+        text = self._progress.take(row)
+        if row["kind"] == "train" and self._progress.is_live:
+            self._record(text)
+        else:
+            self.say(text)
+
+    def stop_progress(self) -> None:
+        """Takes the progress display down."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+    def close(self) -> None:
+        """Takes the display down and closes the log."""
+        self.stop_progress()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+class RunProgress:
+    """Numbers of a run under way, as a live display (on a terminal) and as text."""
+
+    def __init__(self, total_steps: int, steps_per_epoch: int, start_step: int, stream: TextIO) -> None:
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.step = start_step
+        self.row: dict[str, Any] = {}
+        self.best: dict[str, float] = {}
+        self._since, self._steps_since = time.perf_counter(), 0
+        self._live: Progress | None = _live_display(stream) if stream.isatty() else None
+        if self._live is not None:
+            self._task = self._live.add_task("", total=total_steps, completed=start_step, text="starting")
+            self._live.start()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a display is on the terminal."""
+        return self._live is not None
+
+    def print(self, text: str) -> None:
+        """A line above the display."""
+        assert self._live is not None
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        """An optimizer step is done."""
+        self.step = step
+        self._steps_since += 1
+        if self._live is not None:
+            self._live.update(self._task, completed=step, text=self.numbers())
+
+    def take(self, row: Mapping[str, Any]) -> str:
+        """Notes a row; returns it as a line."""
+        if row["kind"] == "eval":
+            self.best[row["weights"]] = max(row["top1"], self.best.get(row["weights"], 0.0))
+            # Steps are timed without the evaluations between them.
+            self._since, self._steps_since = time.perf_counter(), 0
+            return (
+                f"{self.position()}  evaluated {row['weights']}: top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, "
+                f"loss {row['loss']:.4f}, {row['images']:,} images"
+            )
+        self.row = dict(row)
+        return f"{self.position()}  {self.numbers()}"
+
+    def position(self) -> str:
+        """`epoch 3/30  step 1200/9360`."""
+        epoch = min(max(self.step - 1, 0), self.total_steps - 1) // self.steps_per_epoch + 1
+        epochs = -(-self.total_steps // self.steps_per_epoch)
+        return f"epoch {epoch}/{epochs}  step {self.step}/{self.total_steps}"
+
+    def numbers(self) -> str:
+        """Loss, learning rate, speed, waiting, time left and the best result so far."""
+        parts = []
+        if self.row:
+            parts = [
+                f"loss {self.row['loss']:.4f}",
+                f"lr {self.row['lr']:.2e}",
+                f"{self.row['images_per_second']:,.0f} images/s",
+                f"data {self.row['data_wait']:.0%}",
+            ]
+        if self._steps_since > 1:
+            seconds = (time.perf_counter() - self._since) / self._steps_since
+            of_epoch = min(-self.step % self.steps_per_epoch, self.total_steps - self.step)
+            parts.append(f"left {clock(of_epoch * seconds)} / {clock((self.total_steps - self.step) * seconds)}")
+        parts += [f"best {self.best[w]:.2f} %{' (EMA)' if w == 'ema' else ''}" for w in list(self.best)[-1:]]
+        return "  ".join(parts)
+
+    def close(self) -> None:
+        """Takes the display down."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _live_display(stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(file=stream)
+    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(16), TextColumn("{task.fields[text]}"))
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4)
+
+
+def clock(seconds: float) -> str:
+    """`0:42`, `12:05`, `3 h 07 min`, `2 d 4 h`."""
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60:02} min"
+    return f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,65 @@
+"""`convrun validate`: a recipe's plan, or everything that is wrong with it, as text and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from convrun.display.plan_text import plan_text
+from convrun.errors import ConvrunError, RecipeError
+from convrun.plan import Machine, make_plan
+from convrun.recipe import load_recipe
+from convrun.registry import registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `validate` says of one recipe."""
+
+    exit_code: int
+    text: str
+    data: dict[str, Any]
+
+
+def validated(
+    source: str, overrides: Sequence[str], processes: int, build: bool, data: bool, *, plugins: bool = True
+) -> Report:
+    """Checks one recipe; builds its model and opens its data if asked."""
+    try:
+        recipe = load_recipe(source, overrides, plugins=plugins)
+        plan = make_plan(recipe, Machine(processes=processes))
+        text, found = [plan_text(recipe, plan)], {"recipe": source, "valid": True, "plan": plan.as_dict()}
+        if registry.searched:
+            text.append(f"{'plugins':<12} {', '.join(registry.searched)}")
+            found["plugins"] = registry.searched
+        for name in recipe.plugins:
+            if name in registry.failures:
+                text.append(f"{'warning':<12} plugin {name} failed to import: {registry.failures[name]}")
+        if build:
+            from convrun.display.built_model import built_model
+
+            lines, found["model"] = built_model(plan)
+            text += lines
+        if data:
+            from convrun.display.opened_data import opened_data
+
+            lines, found["data"] = opened_data(plan)
+            text += lines
+        return Report(0, "\n".join(text), found)
+    except RecipeError as error:
+        problems = [
+            {
+                "place": str(p.place) if p.place else None,
+                "key": ".".join(map(str, p.path)),
+                "message": p.message,
+                "cure": p.cure,
+            }
+            for p in error.problems
+        ]
+        count = len(problems)
+        text = [f"{error}", f"{source}: {count} problem{'s' if count > 1 else ''}"]
+        return Report(error.exit_code, "\n".join(text), {"recipe": source, "valid": False, "problems": problems})
+    except ConvrunError as error:
+        found = {"recipe": source, "valid": False, "problems": [{"message": str(error)}]}
+        return Report(error.exit_code, f"error: {error}", found)

@@ -1,0 +1,365 @@
+"""Recipe + machine -> Plan: steps, accumulation, learning rates, intervals. Plain arithmetic, no torch.
+
+Every derived number is a function (`convrun.arithmetic`) or a documented property; the training loop reads only this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+from convrun.arithmetic import (
+    accumulation,
+    interval,
+    micro_batch_of,
+    peak_lr,
+    steps_per_epoch,
+    total_steps,
+    workers,
+)
+from convrun.augment.evaluation_geometry import default_crop_ratio, evaluation_text
+from convrun.components.data import DataFacts
+from convrun.components.schedulers import Horizon
+from convrun.errors import KeyProblem, RecipeError
+from convrun.recipe import Choice, Recipe
+from convrun.recipe.problems import Path, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a plan needs to know of where the run happens.
+
+    Attributes:
+        processes: training processes over all nodes, one a device.
+        device: `cuda` or `cpu`; None when nobody looked (`convrun validate`).
+        has_bf16: whether the device computes in bf16.
+        cores: processor cores of one node, shared by its processes.
+    """
+
+    processes: int = 1
+    device: Literal["cuda", "cpu"] | None = None
+    has_bf16: bool = False
+    cores: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run, resolved. Steps count from 0; an interval of n steps falls after steps n, 2n, ... and after the last.
+
+    Attributes:
+        train_images: images in the training split.
+        micro_batch: images of one forward pass on one device.
+        accumulation: micro-batches a process sums up for one optimizer step.
+        steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
+        evaluation_interval: steps between evaluations; None: never evaluated.
+        crop_ratio: of the evaluation; None: resized to the square.
+        precision: None only where no machine was looked at and the recipe says `auto`.
+    """
+
+    name: str
+    recipe_hash: str
+    seed: int
+    input_size: int
+    processes: int
+    device: Literal["cuda", "cpu"] | None
+    train_images: int
+    val_images: int
+    num_classes: int
+    batch_size: int
+    micro_batch: int
+    accumulation: int
+    steps_per_epoch: int
+    total_steps: int
+    peak_lr: float
+    layer_decay: float
+    clip_grad_norm: float | None
+    precision: Literal["float32", "bf16", "fp16"] | None
+    compile: bool
+    ema_decay: float | None
+    evaluation_interval: int | None
+    evaluation_batch: int
+    crop_ratio: float | None
+    interpolation: str
+    report: Literal["model", "ema"]
+    log_interval: int
+    checkpoint_interval: int
+    keep_last: int
+    keep_best: int
+    workers: int
+    prefetch: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    model: Choice
+    data: Choice
+    augmentations: tuple[Choice, ...]
+    loss: Choice
+    optimizer: Choice
+    scheduler: Choice
+    loggers: tuple[Choice, ...]
+    callbacks: tuple[Choice, ...]
+
+    @property
+    def horizon(self) -> Horizon:
+        """What a schedule needs to know of the run."""
+        return Horizon(self.total_steps, self.steps_per_epoch, self.peak_lr)
+
+    @functools.cached_property
+    def lr(self) -> Callable[[int], float]:
+        """The learning rate of optimizer step s, counted from 0."""
+        schedule: Callable[[int], float] = self.scheduler.create(self.horizon)
+        return schedule
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun in the run: ceil(total_steps / steps_per_epoch)."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    @property
+    def images_left_out(self) -> int:
+        """Images of each epoch that fill no whole batch: train_images − steps_per_epoch × batch_size."""
+        return self.train_images - self.steps_per_epoch * self.batch_size
+
+    @property
+    def image_augmentations(self) -> list[Choice]:
+        """Those that see one image, in a loader worker."""
+        return [c for c in self.augmentations if c.component.meta["place"] == "image"]
+
+    @property
+    def batch_augmentations(self) -> list[Choice]:
+        """Those that see a micro-batch, on the device."""
+        return [c for c in self.augmentations if c.component.meta["place"] == "batch"]
+
+    def is_evaluated_after(self, step: int) -> bool:
+        """Whether the weights are evaluated once `step` optimizer steps are done."""
+        return self.evaluation_interval is not None and self._is_due(step, self.evaluation_interval)
+
+    def is_saved_after(self, step: int) -> bool:
+        """Whether a checkpoint is written once `step` optimizer steps are done."""
+        return self._is_due(step, self.checkpoint_interval)
+
+    def is_logged_after(self, step: int) -> bool:
+        """Whether a row is logged once `step` optimizer steps are done."""
+        return self._is_due(step, self.log_interval)
+
+    def _is_due(self, step: int, interval: int) -> bool:
+        return step > 0 and (step % interval == 0 or step == self.total_steps)
+
+    def ema_horizon(self) -> float | None:
+        """Updates after which a weight's share of the EMA has fallen to 1/e: 1 / (1 − decay)."""
+        return None if self.ema_decay is None else 1 / (1 - self.ema_decay)
+
+    def parameters(self) -> int | None:
+        """Parameters of the model, where they are known without building it."""
+        count = self.model.component.meta.get("parameters")
+        return None if count is None else int(count(self.num_classes, **self.model.own_values()))
+
+    def training_pipeline(self) -> list[str]:
+        """What happens to a training image, step by step, in words."""
+        steps = [choice.text() for choice in self.image_augmentations]
+        if not any(c.component.meta.get("crops", False) for c in self.image_augmentations):
+            steps.append(self._evaluation_geometry())
+        return [*steps, self._normalisation(), *(choice.text() for choice in self.batch_augmentations)]
+
+    def evaluation_pipeline(self) -> list[str]:
+        """What happens to a validation image, in words."""
+        return [self._evaluation_geometry(), self._normalisation()]
+
+    def _evaluation_geometry(self) -> str:
+        return evaluation_text(self.input_size, self.crop_ratio, self.interpolation)
+
+    def _normalisation(self) -> str:
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        return f"normalise (mean {mean}; std {std})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON-able data, derived numbers included."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for key, value in plain.items():
+            if isinstance(value, Choice):
+                plain[key] = value.as_written()
+            elif isinstance(value, tuple) and value and isinstance(value[0], Choice):
+                plain[key] = [choice.as_written() for choice in value]
+        return plain | {
+            "epochs": self.epochs,
+            "images_left_out": self.images_left_out,
+            "parameters": self.parameters(),
+            "checkpoint_bytes": checkpoint_bytes(self),
+            "first_lr": self.lr(0),
+            "final_lr": self.lr(self.total_steps - 1),
+            "training_pipeline": self.training_pipeline(),
+            "evaluation_pipeline": self.evaluation_pipeline(),
+            "warnings": warnings(self),
+        }
+
+
+def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) -> Plan:
+    """The plan of a recipe on a machine.
+
+    Args:
+        recipe: a checked recipe.
+        machine: where it runs.
+        facts: classes and images of the data; by default what the data component says of itself.
+
+    Raises:
+        RecipeError: numbers that do not fit together, each pointing into the recipe.
+        DataError: the data must be looked at to be counted, and is not there.
+    """
+    training, problems = recipe.training, _Problems(recipe)
+    with problems.of(("data",)):
+        facts = facts or recipe.data.component.meta["facts"](**recipe.data.own_values())
+    problems.raise_all()
+    assert facts is not None
+    steps = steps_per_epoch(facts.train_images, training.batch_size)
+    if steps == 0:
+        problems.add(
+            ("training", "batch_size"),
+            f"a batch of {training.batch_size} is larger than the {facts.train_images} training images",
+            f"batch_size can be at most {facts.train_images}",
+        )
+    with problems.of(("training",)):
+        micro_batch = micro_batch_of(training.batch_size, training.micro_batch, machine.processes)
+    problems.raise_all()
+    total = total_steps(training.epochs, training.steps, steps)
+    evaluation = recipe.evaluation
+    eval_batch = evaluation.batch_size if evaluation else "auto"
+    ratio = evaluation.crop_ratio if evaluation else "auto"
+    values = recipe.optimizer.values
+    plan = Plan(
+        name=recipe.name,
+        recipe_hash=recipe.hash,
+        seed=recipe.seed,
+        input_size=recipe.input_size,
+        processes=machine.processes,
+        device=machine.device,
+        train_images=facts.train_images,
+        val_images=facts.val_images,
+        num_classes=facts.num_classes,
+        batch_size=training.batch_size,
+        micro_batch=micro_batch,
+        accumulation=accumulation(training.batch_size, micro_batch, machine.processes),
+        steps_per_epoch=steps,
+        total_steps=total,
+        peak_lr=peak_lr(values["lr"], training.batch_size, values["lr_for_batch"]),
+        layer_decay=values["layer_decay"],
+        clip_grad_norm=training.clip_grad_norm,
+        precision=precision(training.precision, machine),
+        compile=training.compile,
+        ema_decay=recipe.ema.decay if recipe.ema else None,
+        evaluation_interval=interval(evaluation.every_epochs, evaluation.every_steps, steps) if evaluation else None,
+        evaluation_batch=micro_batch if eval_batch == "auto" else eval_batch,
+        crop_ratio=crop_ratio(ratio, recipe.input_size),
+        interpolation=evaluation.interpolation if evaluation else "bicubic",
+        report=evaluation.report if evaluation else "model",
+        log_interval=recipe.logging.every_steps,
+        checkpoint_interval=interval(recipe.checkpoints.every_epochs, recipe.checkpoints.every_steps, steps),
+        keep_last=recipe.checkpoints.keep.last,
+        keep_best=recipe.checkpoints.keep.best,
+        workers=workers(recipe.data.values["workers"], machine.cores, machine.processes),
+        prefetch=recipe.data.values["prefetch"],
+        mean=tuple(recipe.data.values["mean"]),
+        std=tuple(recipe.data.values["std"]),
+        model=recipe.model,
+        data=recipe.data,
+        augmentations=recipe.augmentations,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        scheduler=recipe.scheduler,
+        loggers=recipe.loggers,
+        callbacks=recipe.callbacks,
+    )
+    with problems.of(("scheduler",)):
+        plan.lr(0)
+    _check_mixing(plan, problems)
+    problems.raise_all()
+    return plan
+
+
+def crop_ratio(written: float | str, input_size: int) -> float | None:
+    """The evaluation's crop ratio; None stands for `squash`."""
+    if written == "auto":
+        return default_crop_ratio(input_size)
+    return None if written == "squash" else float(written)
+
+
+def precision(written: str, machine: Machine) -> Literal["float32", "bf16", "fp16"] | None:
+    """The arithmetic of the forward pass; `auto` needs to know the device."""
+    if written != "auto":
+        return written  # type: ignore[return-value]
+    if machine.device is None:
+        return None
+    return "bf16" if machine.device == "cuda" and machine.has_bf16 else "float32"
+
+
+def checkpoint_bytes(plan: Plan) -> int | None:
+    """Bytes of one checkpoint: 4 × parameters × (weights + EMA + optimizer state per parameter)."""
+    parameters = plan.parameters()
+    slots = plan.optimizer.component.meta.get("slots")
+    if parameters is None or slots is None:
+        return None
+    return 4 * parameters * (1 + (plan.ema_decay is not None) + int(slots))
+
+
+def kept_checkpoints(plan: Plan) -> int:
+    """Checkpoints on disk at most: the last ones, the best ones, and the one being written."""
+    return plan.keep_last + (plan.keep_best if plan.evaluation_interval else 0) + 1
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What is allowed, but seldom meant."""
+    found = []
+    if plan.images_left_out > plan.train_images * 0.05:
+        share = plan.images_left_out / plan.train_images
+        found.append(
+            f"{plan.images_left_out:,} images ({share:.0%}) of each epoch fill no whole batch and are left out"
+        )
+    if plan.ema_decay is not None and (left := plan.ema_decay**plan.total_steps) > 0.05:
+        found.append(f"the EMA will still hold {left:.0%} of the first weights at the end: decay is high for this run")
+    if plan.log_interval > plan.total_steps:
+        found.append(f"one row is logged, at the end: logging.every_steps is beyond the {plan.total_steps} steps")
+    if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":
+        found.append("the learning rate is still above half its peak at the end")
+    return found
+
+
+def _check_mixing(plan: Plan, problems: _Problems) -> None:
+    for choice in plan.batch_augmentations:
+        if choice.component.meta.get("mixes", False) and plan.micro_batch == 1:
+            message = f"{choice.name} mixes the images of a micro-batch, and a micro-batch is one image"
+            problems.add(choice.path, message, "raise training.micro_batch or remove it")
+
+
+class _Problems:
+    """Collects what components and arithmetic refuse, with places in the recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.found: list[Problem] = []
+
+    def add(self, path: Path, message: str, cure: str = "") -> None:
+        self.found.append(Problem(self.recipe.nearest_place(path), path, message, cure))
+
+    def of(self, section: Path) -> _Collecting:
+        return _Collecting(self, section)
+
+    def raise_all(self) -> None:
+        if self.found:
+            raise RecipeError(self.found)
+
+
+@dataclasses.dataclass
+class _Collecting:
+    problems: _Problems
+    section: Path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, KeyProblem):
+            return False
+        self.problems.add((*self.section, error.key) if error.key else self.section, error.message, error.cure)
+        return True

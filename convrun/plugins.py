@@ -1,0 +1,72 @@
+"""Where plugins come from: installed packages, a `plugins/` folder in the working folder, and the recipe's own list.
+
+A plugin that fails to import is noted with its error and matters only when a name is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from convrun.errors import PluginError
+from convrun.registry import registry
+
+GROUP = "convrun.plugins"
+_loaded: set[str] = set()
+
+
+def load_plugins(listed: Sequence[str] = (), folder: Path | None = None) -> None:
+    """Imports every plugin that can be found, each once a process.
+
+    Args:
+        listed: a recipe's list: files (absolute) or module names.
+        folder: the working folder's `plugins/`.
+    """
+    for name in listed:
+        _load(name, name)
+    for file in sorted(folder.glob("*.py")) if folder and folder.is_dir() else ():
+        if not file.name.startswith("_"):
+            _load(str(file.resolve()), f"plugins/{file.name}")
+    import importlib.metadata
+
+    for point in importlib.metadata.entry_points(group=GROUP):
+        _load(point.module, point.name)
+
+
+def _load(target: str, label: str) -> None:
+    if target in _loaded:
+        return
+    _loaded.add(target)
+    registry.searched.append(label)
+    try:
+        with registry.providing(f"plugin {label}"):
+            if target.endswith(".py"):
+                _import_file(Path(target))
+            else:
+                importlib.import_module(target)
+    except PluginError as error:
+        registry.failures[label] = str(error)
+    except (Exception, SystemExit) as error:
+        registry.failures[label] = f"{type(error).__name__}: {error}"
+
+
+def _import_file(path: Path) -> None:
+    if not path.is_file():
+        raise PluginError(f"there is no file {path}")
+    # Two plugins of one file name in two folders are two modules.
+    name = f"convrun_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Loader workers that are not forked find the plugin's classes by this name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

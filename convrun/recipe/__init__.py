@@ -1,0 +1,63 @@
+"""Recipes: from a YAML file (and overrides) to a checked `Recipe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from convrun.errors import RecipeError
+from convrun.plugins import load_plugins
+from convrun.recipe.check import checked
+from convrun.recipe.inheritance import read_with_parents
+from convrun.recipe.overrides import overridden
+from convrun.recipe.problems import Problem
+from convrun.recipe.recipe import Choice, Recipe
+from convrun.recipe.shipped import find_recipe, shipped_recipes
+from convrun.recipe.substitution import substituted
+from convrun.recipe.tree import Node
+
+__all__ = ["Choice", "Recipe", "find_recipe", "load_recipe", "shipped_recipes"]
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, plugins: bool = True) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: a path, or the name of a shipped recipe.
+        overrides: `KEY=VALUE` strings, laid over it in order.
+        plugins: whether plugins are imported first.
+
+    Raises:
+        UsageError: there is no such recipe.
+        RecipeError: every problem of the recipe and the overrides.
+    """
+    path = find_recipe(str(source))
+    tree = overridden(read_with_parents(path), overrides)
+    problems: list[Problem] = []
+    tree = substituted(tree, problems)
+    if problems:
+        raise RecipeError(problems)
+    tree = _with_plugin_paths(tree)
+    if plugins:
+        load_plugins(_listed_plugins(tree), Path("plugins"))
+    return checked(tree, path)
+
+
+def _with_plugin_paths(tree: Node) -> Node:
+    """The tree with plugin files as absolute paths: relative ones count from the file that names them."""
+    plugins = tree.value.get("plugins")
+    if plugins is None or not isinstance(plugins.value, list):
+        return tree
+    items = []
+    for item in plugins.value:
+        if isinstance(item.value, str) and item.value.endswith(".py"):
+            home = Path() if item.place.source == "override" else Path(item.place.source).parent
+            item = item.with_value(str((home / item.value).resolve()))
+        items.append(item)
+    return tree.with_value({**tree.value, "plugins": plugins.with_value(items)})
+
+
+def _listed_plugins(tree: Node) -> list[str]:
+    plugins = tree.value.get("plugins")
+    values = plugins.plain() if plugins is not None else None
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []

@@ -1,0 +1,111 @@
+"""Checks across sections: what contradicts, and keys that can have no effect. Each yields (path, message, cure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from convrun.recipe.problems import Path
+from convrun.recipe.recipe import Choice, Recipe
+
+Finding = tuple[Path, str, str]
+
+
+def inconsistencies(recipe: Recipe) -> list[Finding]:
+    """Everything that contradicts in a recipe whose sections are each fine."""
+    return [finding for check in _CHECKS for finding in check(recipe)]
+
+
+def _durations(recipe: Recipe) -> Iterator[Finding]:
+    pairs = [
+        ("training", recipe.training, "epochs", "steps"),
+        ("evaluation", recipe.evaluation, "every_epochs", "every_steps"),
+        ("checkpoints", recipe.checkpoints, "every_epochs", "every_steps"),
+    ]
+    for section, values, epochs, steps in pairs:
+        if values is None:
+            continue
+        given = [name for name in (epochs, steps) if getattr(values, name) is not None]
+        if len(given) == 2:
+            yield (section, steps), f"{epochs} and {steps} are both given", "keep one"
+        if not given:
+            yield (section,), f"neither {epochs} nor {steps} is given", "give one"
+
+
+def _ema_weights(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.ema is None:
+        cure = "add ema: {decay: 0.9999}, or take model"
+        if recipe.evaluation and recipe.evaluation.report == "ema":
+            yield ("evaluation", "report"), "reports the EMA, but the recipe keeps none", cure
+        if recipe.expect and recipe.expect.weights == "ema":
+            yield ("expect", "weights"), "expects a result of the EMA, but the recipe keeps none", cure
+
+
+def _no_evaluation(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.evaluation is None and recipe.callbacks:
+        yield recipe.callbacks[0].path, "callbacks act on evaluations, but evaluation is off", "remove one of them"
+    if recipe.evaluation is None and recipe.place(("checkpoints", "keep", "best")) and recipe.checkpoints.keep.best:
+        yield ("checkpoints", "keep", "best"), "nothing is evaluated, so there is no best checkpoint", "remove it"
+
+
+def _augmentation_list(recipe: Recipe) -> Iterator[Finding]:
+    seen: dict[str, Choice] = {}
+    for choice in recipe.augmentations:
+        meta = choice.component.meta
+        if choice.name in seen and meta.get("at_most_once", False):
+            yield choice.path, f"{choice.name} is listed twice", "keep one"
+        for other, reason in meta.get("conflicts", {}).items():
+            if other in seen:
+                yield choice.path, f"{choice.name} cannot stand beside {other}: {reason}", "remove one of them"
+        for earlier, before in seen.items():
+            if choice.name in before.component.meta.get("after", ()):
+                yield choice.path, f"{choice.name} comes after {earlier}", f"list it before {earlier}"
+        seen[choice.name] = choice
+
+
+def _image_before_batch(recipe: Recipe) -> Iterator[Finding]:
+    batch: Choice | None = None
+    for choice in recipe.augmentations:
+        if choice.component.meta["place"] == "batch":
+            batch = choice
+        elif batch is not None:
+            message = f"{choice.name} works on one image in a loader worker, so it cannot follow {batch.name}"
+            yield choice.path, message, f"list it before {batch.name}, which works on the batch"
+
+
+def _loggers(recipe: Recipe) -> Iterator[Finding]:
+    names = [choice.name for choice in recipe.loggers]
+    if "jsonl" not in names:
+        yield ("logging", "to"), "jsonl is missing: resume, status and report read metrics.jsonl", "add jsonl"
+    for i, choice in enumerate(recipe.loggers):
+        if choice.name in names[:i]:
+            yield choice.path, f"{choice.name} is listed twice", "keep one"
+
+
+def _name_is_a_folder(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.name in (".", "..") or any(c in recipe.name for c in '/\\:\0\n\t"') or recipe.name != recipe.name.strip():
+        yield ("name",), f"{recipe.name!r} cannot name a folder", "use letters, digits, _ and -"
+
+
+_CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
+    _durations,
+    _ema_weights,
+    _no_evaluation,
+    _augmentation_list,
+    _image_before_batch,
+    _loggers,
+    _name_is_a_folder,
+]
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, value before, value after) of all that differs between two resolved recipes."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in [*before, *(k for k in after if k not in before)]:
+        old, new = before.get(key), after.get(key)
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, where)
+        elif old != new:
+            found.append((where, old, new))
+    return found

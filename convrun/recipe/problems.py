@@ -1,0 +1,80 @@
+"""What is wrong in a recipe and where: `file:line:column: path: message; cure`, then the line with a caret."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+
+Path = tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A position in a recipe file or in an override; lines and columns count from 1.
+
+    Attributes:
+        source: the file as the user would name it, or `override`.
+        text: the whole source line, for the caret.
+    """
+
+    source: str
+    line: int
+    column: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.source if self.line == 0 else f"{self.source}:{self.line}:{self.column}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, which key, what, and how to mend it."""
+
+    place: Place | None
+    path: Path
+    message: str
+    cure: str = ""
+
+    def render(self) -> str:
+        """One line, then the source line and a caret where there is one."""
+        parts = [str(self.place) if self.place else "", dotted(self.path), self.message]
+        lines = [": ".join(part for part in parts if part) + (f"; {self.cure}" if self.cure else "")]
+        if self.place and self.place.text:
+            shown = self.place.text.replace("\t", " ")
+            indent = len(shown) - len(shown.lstrip())
+            lines += [f"    {shown.strip()}", "    " + " " * (self.place.column - 1 - indent) + "^"]
+        return "\n".join(lines)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as an override writes it: `augmentations.2.policy`."""
+    return ".".join(str(step) for step in path)
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name somebody who typed `word` most likely meant: one slip of the finger first, then the most similar."""
+    candidates = sorted(set(names))
+    slips = [name for name in candidates if is_one_slip(word, name)]
+    close = difflib.get_close_matches(word, slips or candidates, 1, 0.0 if slips else 0.6)
+    return close[0] if close else None
+
+
+def is_one_slip(a: str, b: str) -> bool:
+    """Whether a becomes b by one letter changed, added, dropped, or two neighbours swapped."""
+    if abs(len(a) - len(b)) > 1 or a == b:
+        return False
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    rest_a, rest_b = a[start:], b[start:]
+    return (
+        rest_a[1:] == rest_b[1:]
+        or rest_a[1:] == rest_b
+        or rest_a == rest_b[1:]
+        or (rest_a[:2] == rest_b[:2][::-1] and rest_a[2:] == rest_b[2:])
+    )
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names for a message: all of them, or the first few and how many more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,171 @@
+"""The sections of a recipe that are plain settings: one dataclass each, one line for every key.
+
+Component sections (model, data, optimizer, ...) take their keys from the registry instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
+
+Precision = Literal["float32", "bf16", "fp16", "auto"]
+Weights = Literal["model", "ema"]
+Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
+Percent = Annotated[float, Limits(ge=0, le=100)]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a recipe says of itself, and the settings that belong to no section.
+
+    extends: the recipe this one changes: a shipped name, or a path relative to this file
+    name: names the run's folder; the file's name if not given
+    summary: one line for lists
+    notes: anything a reader should know
+    seed: every random draw follows from it and from its position in the run
+    input_size: height and width of the images the model sees, in pixels
+    plugins: Python files (relative to this recipe) or modules that register components
+    """
+
+    extends: str | None = None
+    name: Annotated[str, Limits(min_length=1, max_length=100)] | None = None
+    summary: str = ""
+    notes: str = ""
+    seed: Annotated[int, Limits(ge=0, lt=2**63)] = 0
+    input_size: Annotated[int, Limits(ge=4, le=4096)] = 224
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expect:
+    """The result that is published or was measured, for comparison.
+
+    top1: top-1 accuracy in percent on the validation images
+    top5: top-5 accuracy in percent
+    weights: which weights reached it
+    source: where it is published, or how it was measured
+    needs: GPUs, hours, disk, as far as they are known
+    """
+
+    top1: Percent | None = None
+    top5: Percent | None = None
+    weights: Weights = "model"
+    source: str = ""
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and in what portions.
+
+    batch_size: images of one optimizer step, over all processes and accumulation
+    epochs: passes over the training images (or give steps)
+    steps: optimizer steps in all (or give epochs)
+    micro_batch: images of one forward pass on one device; auto: the largest divisor of a process's share up to 128
+    precision: arithmetic of the forward pass; auto: bf16 on a GPU that has it, else float32
+    clip_grad_norm: largest norm of a step's gradient; longer ones are scaled down to it
+    compile: whether torch.compile compiles the model
+    """
+
+    batch_size: PositiveInt
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    micro_batch: PositiveInt | Literal["auto"] = "auto"
+    precision: Precision = "float32"
+    clip_grad_norm: PositiveFloat | None = None
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Ema:
+    """An exponential moving average of the weights, in float32, updated after each optimizer step.
+
+    decay: what remains of the average at each update; 1 / (1 - decay) updates is its memory
+    """
+
+    decay: Annotated[float, Limits(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When and how the validation images are evaluated; `evaluation: null` turns it off.
+
+    every_epochs: epochs between evaluations; the end of the run is always evaluated (or give every_steps)
+    every_steps: optimizer steps between evaluations
+    report: the weights whose top-1 counts as the result and picks the best checkpoint
+    crop_ratio: centre crop as a share of the resized short side; squash: resize to the square, no crop; auto: 0.875
+        below 384 pixels, squash from 384 on, no resize at 32 and below
+    interpolation: how images are resized
+    batch_size: images of one forward pass on one device; auto: the micro-batch
+    """
+
+    every_epochs: PositiveInt | None = None
+    every_steps: PositiveInt | None = None
+    report: Weights = "model"
+    crop_ratio: Annotated[float, Limits(gt=0, le=1)] | Literal["auto", "squash"] = "auto"
+    interpolation: Interpolation = "bicubic"
+    batch_size: PositiveInt | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What is recorded while training.
+
+    every_steps: optimizer steps between two rows; a row's loss is the mean over the steps since the last
+    """
+
+    every_steps: PositiveInt = 50
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay.
+
+    last: how many of the newest
+    best: how many of the best by the reported top-1
+    """
+
+    last: PositiveInt = 2
+    best: NonNegativeInt = 1
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the state of the run is saved; the end of the run, and a signal, always save.
+
+    every_epochs: epochs between checkpoints (or give every_steps)
+    every_steps: optimizer steps between checkpoints
+    keep: which of them stay
+    """
+
+    every_epochs: PositiveInt | None = None
+    every_steps: PositiveInt | None = None
+    keep: Keep = field(default_factory=Keep)
+
+
+# Sections of plain settings, in the order a recipe lists them. None: the section may be left out, and then is off.
+PLAIN_SECTIONS: dict[str, type[Any]] = {
+    "expect": Expect,
+    "training": Training,
+    "ema": Ema,
+    "evaluation": Evaluation,
+    "logging": Logging,
+    "checkpoints": Checkpoints,
+}
+# Component sections that need not be written, and what stands for them then.
+DEFAULT_COMPONENTS: dict[str, dict[str, Any]] = {
+    "loss": {"name": "cross_entropy"},
+    "launcher": {"name": "local"},
+}
+DEFAULT_LISTS: dict[str, list[dict[str, Any]]] = {
+    "augmentations": [],
+    "logging.to": [{"name": "console"}, {"name": "jsonl"}, {"name": "tensorboard"}],
+    "callbacks": [],
+}
+# The order of a recipe's keys, for what convrun writes.
+ORDER = (
+    "name", "summary", "expect", "notes", "seed", "input_size", "plugins", "model", "data", "augmentations", "loss",
+    "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks", "launcher",
+)  # fmt: skip

@@ -1,0 +1,38 @@
+"""The arithmetic of the forward pass: float32, bf16 by autocast, fp16 by autocast with loss scaling."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal
+
+import torch
+
+
+class Precision:
+    """Autocast and the loss scaler that belongs to it.
+
+    Args:
+        name: `float32`, `bf16` or `fp16`.
+        device: where the forward pass runs.
+    """
+
+    def __init__(self, name: Literal["float32", "bf16", "fp16"], device: torch.device) -> None:
+        self.device = device
+        self.dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Steps the optimizer; False if the scaler skipped the step because a gradient overflowed."""
+        if not self.scaler.is_enabled():
+            optimizer.step()
+            return True
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= before

@@ -1,0 +1,303 @@
+"""A run from start to end: build what the plan names, go on from the last checkpoint, train, leave the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from convrun import checkpoints
+from convrun.augment.crops import evaluation_transform
+from convrun.components.augmentations import Shape
+from convrun.components.loggers import Logger, RunInfo
+from convrun.data.feed import EvalFeed, TrainFeed
+from convrun.data.image_set import ImageSet
+from convrun.data.order import MicroBatches
+from convrun.display.recipe_text import recipe_yaml
+from convrun.display.screen import Screen
+from convrun.errors import CheckpointError, DataError, Diverged, Interrupted, Preempted, RunFolderError
+from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, make_plan
+from convrun.randomness import derived_seed
+from convrun.recipe import Recipe
+from convrun.resume import check_unchanged
+from convrun.run_folder import RunFolder
+from convrun.training.device import device_text, this_machine
+from convrun.training.parameter_groups import parameter_groups
+from convrun.training.signals import StopRequest
+from convrun.training.trainer import Trainer
+from convrun.training.weights import export_weights
+
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: the run folder.
+        top1: the best reported top-1 in percent; None if nothing was evaluated.
+        step: optimizer steps done.
+        was_finished: there was nothing left to do.
+        stopped_because: why a callback ended it, if one did.
+    """
+
+    folder: Path
+    top1: float | None
+    step: int
+    was_finished: bool = False
+    stopped_because: str = ""
+
+
+def run(
+    recipe: Recipe,
+    output: Path | None = None,
+    *,
+    resume: Resume = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    allow_changes: Sequence[str] = (),
+    screen: Screen | None = None,
+) -> Outcome:
+    """Trains a recipe on this machine, from the start or from the folder's last checkpoint.
+
+    Args:
+        recipe: a checked recipe.
+        output: the run folder; by default a new one under `runs/`.
+        resume: `auto` goes on if the folder holds a checkpoint, `never` refuses then, `must` refuses otherwise.
+        device: where to train.
+        allow_changes: recipe keys that may differ from those the folder's run began with.
+        screen: where lines go.
+
+    Raises:
+        ConvrunError: each with the exit code that fits (`convrun.errors`); the state is saved where there is any.
+    """
+    machine = this_machine(device)
+    folder = RunFolder(output) if output is not None else RunFolder.named(recipe.name, recipe.hash)
+    plan = make_plan(recipe, machine)
+    # What can fail without a folder fails before one is made: nothing half-written stays behind.
+    train_set, val_set = open_data(plan)
+    model = build_model(plan)
+    screen = screen or Screen()
+    with folder.opened(), StopRequest() as stop:
+        try:
+            return _Run(recipe, plan, machine, folder, screen, stop, train_set, val_set, model).go(
+                resume, allow_changes
+            )
+        finally:
+            screen.close()
+
+
+def open_data(plan: Plan) -> tuple[ImageSet, ImageSet]:
+    """Both splits of the plan's data.
+
+    Raises:
+        DataError: they are missing, or not what the recipe says.
+    """
+    train_set, val_set = plan.data.create("train"), plan.data.create("val")
+    for name, images, count in (("training", train_set, plan.train_images), ("validation", val_set, plan.val_images)):
+        if len(images) != count or len(images.class_names) != plan.num_classes:
+            raise DataError(
+                f"data/{plan.data.name} has {len(images):,} {name} images of {len(images.class_names):,} classes, but "
+                f"the plan counts with {count:,} of {plan.num_classes:,}; correct its facts or the files"
+            )
+    return train_set, val_set
+
+
+def build_model(plan: Plan) -> nn.Module:
+    """The plan's model with its first weights, on the CPU; they depend on the seed alone."""
+    torch.manual_seed(derived_seed("weights", plan.seed))
+    model: nn.Module = plan.model.create(plan.num_classes)
+    return model
+
+
+class _Run:
+    """The parts of one run that are open while it trains; the trainer's observer."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        machine: Machine,
+        folder: RunFolder,
+        screen: Screen,
+        stop: StopRequest,
+        train_set: ImageSet,
+        val_set: ImageSet,
+        model: nn.Module,
+    ) -> None:
+        self.recipe, self.plan, self.machine, self.folder = recipe, plan, machine, folder
+        self.screen, self.stop, self.train_set, self.val_set = screen, stop, train_set, val_set
+        self.device = torch.device(machine.device or "cpu")
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.loggers: list[Logger] = []
+
+    def go(self, resume: Resume, allow_changes: Sequence[str]) -> Outcome:
+        """Trains to the end; every way out leaves a true status.json."""
+        saved, path = self.saved_state(resume)
+        changes = check_unchanged(self.folder, self.recipe, allow_changes) if saved is not None else []
+        start_step = saved["state"]["step"] if saved is not None else 0
+        if saved is not None and (saved["state"]["stopped_because"] or start_step >= self.plan.total_steps):
+            best = saved["state"]["best"]
+            return Outcome(self.folder.path, best[0][0] if best else None, start_step, was_finished=True)
+        self.begin(start_step, changes)
+        trainer = self.trainer(start_step, saved, path)
+        try:
+            trainer.train()
+        except BaseException as error:
+            self.folder.set_status(_state_after(error), trainer.state.step, self.plan.total_steps, str(error))
+            raise
+        finally:
+            for logger in self.loggers:
+                logger.close()
+            self.screen.stop_progress()
+        return self.end(trainer)
+
+    def saved_state(self, resume: Resume) -> tuple[dict[str, Any] | None, Path]:
+        """The newest checkpoint's content, if the run is to go on from one."""
+        steps = checkpoints.steps_in(self.folder.checkpoints)
+        if not steps:
+            if resume == "must":
+                raise RunFolderError(f"--resume must: {self.folder.path} holds no checkpoint to go on from")
+            return None, self.folder.path
+        if resume == "never":
+            raise RunFolderError(
+                f"--resume never: {self.folder.path} holds a run already; choose another folder with --output"
+            )
+        path = checkpoints.path_of(self.folder.checkpoints, steps[-1])
+        saved = checkpoints.load(path)
+        checkpoints.check_same_tensors(path, saved["model"], self.model.state_dict())
+        return saved, path
+
+    def begin(self, start_step: int, changes: list[tuple[str, Any, Any]]) -> None:
+        """Writes what the folder says of the run, and tells the user where it is."""
+        if start_step == 0:
+            size = 4 * sum(p.numel() for p in self.model.parameters())
+            per_checkpoint = checkpoint_bytes(self.plan) or 4 * size
+            self.folder.check_space(per_checkpoint * kept_checkpoints(self.plan) + 4 * size)
+        self.screen.log_to(self.folder.path / "train.log")
+        self.folder.write("recipe.yaml", recipe_yaml(self.recipe))
+        self.folder.write_json("plan.json", self.plan.as_dict())
+        self.folder.add_start(device_text(self.machine), changes, start_step)
+        self.folder.set_status("running", start_step, self.plan.total_steps)
+        how = f"goes on after step {start_step} of {self.plan.total_steps}" if start_step else "starts"
+        self.screen.say(f"{self.plan.name} {how} in {self.folder.path} on {device_text(self.machine)}")
+
+    def trainer(self, start_step: int, saved: dict[str, Any] | None, path: Path) -> Trainer:
+        """Everything the plan names, built; the saved state loaded into it."""
+        plan = self.plan
+        info = RunInfo(
+            name=plan.name,
+            folder=self.folder.path,
+            recipe=self.recipe.resolved(),
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            start_step=start_step,
+            screen=self.screen,
+        )
+        shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
+        transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
+        image_augmentations = [choice.create(shape) for choice in plan.image_augmentations]
+        if not any(choice.component.meta.get("crops", False) for choice in plan.image_augmentations):
+            image_augmentations.append(_WithoutDraws(transform))
+        loading: dict[str, Any] = {"input_size": plan.input_size, "prefetch": plan.prefetch, "device": self.device}
+        trainer = Trainer(
+            plan,
+            self.model,
+            plan.optimizer.create(parameter_groups(self.model, plan.layer_decay)),
+            plan.loss.create(),
+            partial(self.open_feed, image_augmentations, loading),
+            self,
+            batch_augmentations=[choice.create(shape) for choice in plan.batch_augmentations],
+            validation=EvalFeed(
+                self.val_set, transform, batch_size=plan.evaluation_batch, workers=plan.workers, **loading
+            ),
+            callbacks=[choice.create(info) for choice in plan.callbacks],
+            should_stop=lambda: self.stop.is_set,
+        )
+        if saved is not None:
+            try:
+                trainer.load_state_dict(saved)
+            except (KeyError, ValueError, TypeError, RuntimeError) as error:
+                raise CheckpointError(f"{path} does not fit the recipe: {error}; train in another folder") from error
+        # Loggers come last: they drop what an earlier process wrote beyond the state it saved.
+        self.loggers = [choice.create(info) for choice in plan.loggers]
+        return trainer
+
+    def open_feed(self, augmentations: list[Any], loading: dict[str, Any], start_step: int) -> TrainFeed:
+        """The run's micro-batches from a step on."""
+        plan = self.plan
+        order = MicroBatches(
+            seed=plan.seed,
+            images=plan.train_images,
+            batch_size=plan.batch_size,
+            micro_batch=plan.micro_batch,
+            start_step=start_step,
+            end_step=plan.total_steps,
+        )
+        return TrainFeed(self.train_set, order, augmentations, workers=plan.workers, **loading)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """A row for every logger."""
+        for logger in self.loggers:
+            logger.log(row)
+
+    def advance(self, step: int) -> None:
+        """Moves the progress display."""
+        self.screen.advance(step)
+
+    def save(self, trainer: Trainer, is_best: bool) -> None:
+        """Writes a checkpoint, and deletes those that need not stay."""
+        state = trainer.state
+        content = {
+            **trainer.state_dict(),
+            "samples_seen": state.step * self.plan.batch_size,
+            "recipe": self.recipe.resolved(),
+            "recipe_hash": self.plan.recipe_hash,
+            "class_names": list(self.train_set.class_names),
+        }
+        folder = self.folder.checkpoints
+        path = checkpoints.save(folder, state.step, content)
+        if is_best:
+            checkpoints.point(folder, "best", path)
+        checkpoints.keep_only(folder, self.plan.keep_last, [step for _, step in state.best[: self.plan.keep_best]])
+        self.folder.set_status("running", state.step, self.plan.total_steps)
+
+    def end(self, trainer: Trainer) -> Outcome:
+        """Leaves the weights behind, or says how to go on."""
+        state, plan = trainer.state, self.plan
+        if state.step < plan.total_steps and not state.stopped_because:
+            left = plan.total_steps - state.step
+            message = (
+                f"stopped after step {state.step} of {plan.total_steps} ({left} to go), all saved; "
+                f"go on with: convrun run {self.folder.path}"
+            )
+            error = self.stop.error(message)
+            self.folder.set_status(_state_after(error), state.step, plan.total_steps)
+            raise error
+        export_weights(self.folder, trainer)
+        self.folder.set_status("finished", state.step, plan.total_steps)
+        top1 = state.best[0][0] if state.best else None
+        return Outcome(self.folder.path, top1, state.step, stopped_because=state.stopped_because)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithoutDraws:
+    """The evaluation's geometry in the place of an augmentation, for recipes that list no crop."""
+
+    transform: Any
+
+    def __call__(self, image: Any, _generator: Any) -> Any:
+        return self.transform(image)
+
+
+def _state_after(error: BaseException) -> Literal["interrupted", "preempted", "diverged", "failed"]:
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, Preempted):
+        return "preempted"
+    return "diverged" if isinstance(error, Diverged) else "failed"

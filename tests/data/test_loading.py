@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from convrun.data import loading
+from convrun.data.feed import EvalFeed, TrainFeed
+from convrun.data.folder_scan import scan_tree
+from convrun.data.image_folder import ImageFolder
+from convrun.data.order import MicroBatches
+from convrun.data.synthetic import SyntheticImages
+from convrun.errors import DataError
+
+MAIN = os.getpid()
+
+
+def feed(augmentation: Any, *, workers: int, images: Any = None, updates: int = 50) -> TrainFeed:
+    images = images or SyntheticImages("train", 8, 2, 4)
+    order = MicroBatches(seed=0, images=len(images), batch_size=2, micro_batch=2, end_step=updates)
+    return TrainFeed(images, order, [augmentation] if augmentation else [], input_size=4, workers=workers)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_file_that_is_no_image_is_named_through_two_workers(split: str, make_tree: Callable[..., Path]) -> None:
+    root = make_tree(*(f"{side}/a/{i}.png" for side in ("train", "val") for i in range(8)))
+    bad = root / split / "a/5.png"
+    bad.write_text("no image")
+    images = dict(zip(("train", "val"), scan_tree(str(root)), strict=True))
+    batches: Any = (
+        feed(None, workers=2, images=ImageFolder(images["train"], "train"))
+        if split == "train"
+        else EvalFeed(ImageFolder(images["val"], "val"), Image.Image.copy, input_size=4, batch_size=2, workers=2)
+    )
+    with pytest.raises(DataError) as caught, batches:
+        list(batches)
+    assert str(caught.value) == (
+        f"split {split}, image {bad} cannot be decoded: it is not an image of a format that Pillow knows; "
+        "replace the file or delete it"
+    )
+    assert not hasattr(caught.value, "__notes__")
+    assert multiprocessing.active_children() == []
+
+
+def die(image: Image.Image, draws: random.Random) -> Image.Image:
+    if os.getpid() != MAIN:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return image
+
+
+def test_a_killed_worker_is_an_error_with_a_cure() -> None:
+    with pytest.raises(DataError, match=r"a loader worker ended by SIGKILL; .*data.prefetch.*/dev/shm.*data.workers=0"):
+        next(feed(die, workers=1))
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_ignore_the_signals_the_trainer_handles() -> None:
+    with feed(None, workers=2) as batches:
+        seen = [next(batches).step]
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        for worker in workers:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(worker.pid, number)
+        seen += [batch.step for batch in batches]
+    assert seen == list(range(50))
+
+
+def report_state(image: Image.Image, draws: random.Random) -> Image.Image:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    raise DataError(f"threads {torch.get_num_threads()}, blocked {sorted(blocked)}")
+
+
+def test_workers_have_one_thread_and_block_no_signal() -> None:
+    with pytest.raises(DataError, match=r"^threads 1, blocked \[\]$"), feed(report_state, workers=1) as batches:
+        next(batches)
+
+
+def test_the_trainers_own_signal_handling_is_left_alone() -> None:
+    handlers = {number: signal.getsignal(number) for number in (*loading.IGNORED_SIGNALS, signal.SIGCHLD)}
+    with feed(None, workers=1) as batches:
+        next(batches)
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_closing_in_the_middle_ends_the_workers() -> None:
+    batches = feed(None, workers=2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    batches.close()
+    assert multiprocessing.active_children() == []
+    assert list(batches) == []
+
+
+def test_an_error_in_the_training_step_ends_the_workers() -> None:
+    with pytest.raises(ZeroDivisionError), feed(None, workers=2) as batches:
+        for _ in batches:
+            raise ZeroDivisionError
+    assert multiprocessing.active_children() == []
+
+
+def test_an_evaluation_left_early_ends_its_workers() -> None:
+    images = SyntheticImages("val", 8, 2, 4)
+    with EvalFeed(images, Image.Image.copy, input_size=4, batch_size=1, workers=2) as batches:
+        passing = iter(batches)
+        next(passing)
+        assert len(multiprocessing.active_children()) == 2
+    assert multiprocessing.active_children() == []
+
+
+class Stuck:
+    """The first image comes at once, every other takes a minute: a disk that has gone away."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, image: Image.Image, draws: random.Random) -> Image.Image:
+        self.calls += 1
+        if self.calls > 2:
+            time.sleep(60)
+        return image
+
+
+def test_a_stuck_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "GRACE_SECONDS", 0.2)
+    batches = feed(Stuck(), workers=1)
+    next(batches)
+    started = time.perf_counter()
+    batches.close()
+    assert time.perf_counter() - started < 3
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import time
+from convrun.data import loading
+from convrun.data.feed import TrainFeed
+from convrun.data.order import MicroBatches
+from convrun.data.synthetic import SyntheticImages
+
+loading.GRACE_SECONDS = 0.2
+
+def stick(image, draws, calls=[]):
+    calls.append(1)
+    if len(calls) > 2:
+        time.sleep(600)
+    return image
+
+order = MicroBatches(seed=0, images=8, batch_size=2, micro_batch=2, end_step=50)
+feed = TrainFeed(SyntheticImages("train", 8, 2, 4), order, [stick], input_size=4, workers=1)
+print(next(feed).step)
+"""
+
+
+def test_a_feed_nobody_closed_does_not_keep_python_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convrun.data.npz import NpzImages, count_npz
+from convrun.errors import DataError
+
+Arrays = dict[str, Any]
+
+
+def arrays(**changes: Any) -> Arrays:
+    draw = np.random.default_rng(0)
+    made = {
+        "train_images": draw.integers(0, 256, (6, 5, 4), np.uint8),
+        "train_labels": np.array([[0], [1], [2], [0], [1], [2]]),
+        "val_images": draw.integers(0, 256, (3, 5, 4), np.uint8),
+        "val_labels": np.array([2, 1, 0], np.uint8),
+        **changes,
+    }
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def save(folder: Path, made: Arrays) -> str:
+    np.savez(folder / "set.npz", **made)
+    return str(folder / "set.npz")
+
+
+def test_grey_images_with_column_labels(tmp_path: Path) -> None:
+    made = arrays()
+    path = save(tmp_path, made)
+    images = NpzImages(path, "train")
+    assert (len(images), images.class_names) == (6, ("0", "1", "2"))
+    image, label = images.load(4)
+    assert (image.mode, image.size, label, type(label)) == ("RGB", (4, 5), 1, int)
+    assert np.array_equal(np.asarray(image)[..., 2], made["train_images"][4])
+    assert images.place(4) == f"{path} train image 4"
+
+
+def test_rgb_images_and_class_names(tmp_path: Path) -> None:
+    pixels = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
+    images = NpzImages(save(tmp_path, arrays(val_images=pixels, class_names=["a", "b", "ç"])), "val")
+    assert images.class_names == ("a", "b", "ç")
+    assert np.array_equal(images.load(1)[0], pixels[1])
+
+
+def test_counts_come_from_the_labels(tmp_path: Path) -> None:
+    path = save(tmp_path, arrays())
+    assert count_npz(path) == (3, 6, 3)
+    assert count_npz(path, num_classes=5) == (5, 6, 3)  # the labels cannot show that there are not
+    assert count_npz(path, num_classes=2) == (3, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"val_labels": None},
+            "has no array val_labels .it has train_images, train_labels, val_images.; set data.path",
+        ),
+        ({"val_images": None}, "has no array val_images"),
+        ({"val_images": np.zeros((3, 5, 4))}, r"val_images is float64 \[3, 5, 4\], not uint8"),
+        ({"val_images": np.zeros((3, 5, 4, 2), np.uint8)}, r"val_images is uint8 \[3, 5, 4, 2\], not"),
+        ({"val_images": np.zeros((3, 5), np.uint8)}, r"val_images is uint8 \[3, 5\], not"),
+        ({"val_images": np.zeros((2, 5, 4), np.uint8)}, "val_images has 2 images but val_labels has 3 labels"),
+        ({"val_labels": np.zeros(3)}, r"val_labels is float64 \[3\], not integers"),
+        ({"train_labels": np.zeros((6, 2), int)}, r"train_labels is int64 \[6, 2\], not integers \[n\] or \[n, 1\]"),
+        ({"val_labels": np.array([0, -1, 2])}, "val_labels go down to -1; classes are counted from 0"),
+        ({"val_labels": np.zeros(0, int)}, "val_labels is empty"),
+        ({"class_names": ["a", "b"]}, r"train_labels go up to 2, but class_names has 2 names; .* 0\.\.1"),
+        ({"class_names": np.array([1, 2, 3])}, r"class_names is int64 \[3\], not text"),
+        ({"class_names": np.array(["a", "b", "c"], object)}, "cannot be read: it holds pickled objects"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, changes: Arrays, message: str) -> None:
+    path = save(tmp_path, arrays(**changes))
+    with pytest.raises(DataError, match=f"^{path}:? .*{message}"):
+        NpzImages(path, "val")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone.npz does not exist; set data.path=FILE"):
+        count_npz(str(tmp_path / "gone.npz"))
+
+
+@pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 cut short"])
+def test_files_that_are_no_npz(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match="a.npz cannot be read: .*; set data.path=FILE"):
+        count_npz(str(tmp_path / "a.npz"))
+
+
+def test_one_npy_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(DataError, match="cannot be read: it is one array"):
+        count_npz(str(tmp_path / "a.npy"))
