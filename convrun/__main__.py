@@ -1,6 +1,6 @@
 """`python -m convrun`."""
 
-from convrun.cli import main
+from convrun.entry import main
 
 if __name__ == "__main__":
     main()

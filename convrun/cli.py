@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 
-from convrun.errors import ConvrunError, RecipeError, UsageError
+from convrun.errors import UsageError
 
 app = typer.Typer(
     name="convrun",
@@ -36,33 +35,6 @@ RecipeAndOverrides = Annotated[
 ]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no plugins.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print.")]
-
-
-def main() -> None:
-    """The console script: errors become messages and exit codes."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    try:
-        app(args=[a for a in arguments if a != "--debug"], prog_name="convrun", standalone_mode=True)
-    except ConvrunError as error:
-        _end(error, debug)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-
-
-def _end(error: ConvrunError, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, RecipeError):
-        count = len(error.problems)
-        typer.echo(f"{error}\n{count} problem{'s' if count > 1 else ''}", err=True)
-    else:
-        typer.echo(f"{'' if error.exit_code in (75, 130) else 'error: '}{error}", err=True)
-    sys.exit(error.exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,9 +64,9 @@ def run(
     no_plugins: NoPlugins = False,
 ) -> None:
     """Train a recipe; started again on its run folder, it goes on exactly where it stopped."""
-    from convrun.recipe import load_recipe
+    from convrun.recipe import load_recipe, one_recipe
 
-    source, overrides = _split(arguments)
+    source, overrides = one_recipe(arguments or [])
     if Path(source).is_dir():
         if output is not None and output.resolve() != Path(source).resolve():
             raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
@@ -126,16 +98,17 @@ def validate(
     as_format: AsFormat = "text",
 ) -> None:
     """Check recipes and print the plan, without training; nothing is written."""
-    from convrun.display.validation import validated
+    from convrun.display.validation import validate_and_print
 
-    sources, overrides = _sources(arguments), [a for a in arguments or [] if _is_override(a)]
-    reports = [validated(s, overrides, processes, build, data, plugins=not no_plugins) for s in sources]
-    if as_format == "json":
-        typer.echo(json.dumps([report.data for report in reports], indent=2, ensure_ascii=False))
-    else:
-        for report in reports:
-            typer.echo(report.text, err=report.exit_code != 0)
-    raise typer.Exit(max(report.exit_code for report in reports))
+    code = validate_and_print(
+        arguments or [],
+        processes=processes,
+        build=build,
+        data=data,
+        plugins=not no_plugins,
+        as_json=as_format == "json",
+    )
+    raise typer.Exit(code)
 
 
 @app.command(name="list", epilog="Examples: convrun list components 'convnext*' --kind model  |  convrun list recipes")
@@ -183,9 +156,9 @@ def show(
 ) -> None:
     """Print a recipe as resolved: parents merged, overrides applied, defaults spelled out."""
     from convrun.display.recipe_text import origins_text, recipe_yaml
-    from convrun.recipe import load_recipe
+    from convrun.recipe import load_recipe, one_recipe
 
-    source, overrides = _split(arguments)
+    source, overrides = one_recipe(arguments or [])
     recipe = load_recipe(source, overrides, plugins=not no_plugins)
     if as_format == "json":
         typer.echo(json.dumps(recipe.resolved(), indent=2, ensure_ascii=False))
@@ -206,30 +179,11 @@ def copy(
 
 
 @app.command(epilog="Example: convrun schema > recipe.schema.json")
-def schema() -> None:
+def schema(no_plugins: NoPlugins = False) -> None:
     """Print the JSON Schema of recipes, all components included, for editors."""
     from convrun.plugins import load_plugins
     from convrun.recipe.schema import recipe_schema
 
-    load_plugins(folder=Path("plugins"))
+    if not no_plugins:
+        load_plugins(folder=Path("plugins"))
     typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not Path(argument).exists()
-
-
-def _sources(arguments: list[str] | None) -> list[str]:
-    return [a for a in arguments or [] if not _is_override(a)] or ["recipe.yaml"]
-
-
-def _split(arguments: list[str] | None) -> tuple[str, list[str]]:
-    """The recipe and the overrides among the arguments of a verb that takes one recipe."""
-    sources: list[Any] = _sources(arguments)
-    if len(sources) > 1:
-        raise UsageError(f"one recipe at a time, got {', '.join(sources)}; an override is KEY=VALUE")
-    return sources[0], [a for a in arguments or [] if _is_override(a)]
-
-
-if __name__ == "__main__":
-    main()

@@ -56,6 +56,7 @@ class Kind:
         settings: a dataclass of keys that every section of the kind takes, or None.
         is_list: whether the section is a list of components.
         required_meta: names that `register(..., name=value)` must give for the kind.
+        optional_meta: names that it may give.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Kind:
     settings: type[Any] | None = None
     is_list: bool = False
     required_meta: dict[str, str] = field(default_factory=dict)
+    optional_meta: dict[str, str] = field(default_factory=dict)
 
 
 _ALL = (
@@ -75,6 +77,10 @@ _ALL = (
         "model",
         {"num_classes": "int, the size of the head"},
         "torch.nn.Module: float images [n, 3, height, width] -> logits [n, num_classes]",
+        optional_meta={
+            "parameters": "function(num_classes, **keys) -> int, without torch, so that validate knows sizes",
+            "check": "function(**keys), without torch, that raises KeyProblem",
+        },
     ),
     Kind(
         "data",
@@ -84,6 +90,7 @@ _ALL = (
         "convrun.inputs.images.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
         settings=DataSettings,
         required_meta={"facts": "function(**keys) -> DataFacts(num_classes, train_images, val_images), without torch"},
+        optional_meta={"measure": "function(**keys) -> DataFacts found on the disk, whatever the recipe declares"},
     ),
     Kind(
         "augmentation",
@@ -94,6 +101,14 @@ _ALL = (
         "function(float images [n, 3, h, w], targets [n] or [n, classes], Draws) -> (images, targets), on the device",
         is_list=True,
         required_meta={"place": "'image' or 'batch'"},
+        optional_meta={
+            "crops": "True: it yields input_size × input_size",
+            "mixes": "True: it mixes the images of a micro-batch",
+            "at_most_once": "True: a second entry makes no sense",
+            "conflicts": "{other: why the two cannot both be listed}",
+            "after": "names it must come after where both are listed",
+            "check": "function(**keys), without torch, that raises KeyProblem",
+        },
     ),
     Kind(
         "loss",
@@ -109,6 +124,7 @@ _ALL = (
         {"parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0"},
         "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
         settings=OptimizerSettings,
+        optional_meta={"slots": "values kept for each parameter, so that validate knows the size of checkpoints"},
     ),
     Kind(
         "scheduler",
@@ -128,7 +144,7 @@ _ALL = (
         "logger",
         "convrun.components.loggers",
         "logging.to",
-        {"run": "convrun.components.loggers.RunInfo(name, folder, recipe, total_steps, start_step)"},
+        {"run": "convrun.components.loggers.RunInfo: name, folder, recipe, steps, the screen"},
         "convrun.components.loggers.Logger: log(row), close(); rows are the lines of metrics.jsonl",
         is_list=True,
     ),

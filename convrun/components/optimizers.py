@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Groups = list[dict[str, Any]]
 
 
-@register("optimizer", "adamw")
+@register("optimizer", "adamw", slots=2)
 def adamw(
     parameter_groups: Groups,
     *,
@@ -40,7 +40,7 @@ def adamw(
     return torch.optim.AdamW(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
 
-@register("optimizer", "sgd")
+@register("optimizer", "sgd", slots=1)
 def sgd(
     parameter_groups: Groups,
     *,
@@ -63,7 +63,7 @@ def sgd(
     return torch.optim.SGD(parameter_groups, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov)
 
 
-@register("optimizer", "adamp")
+@register("optimizer", "adamp", slots=2)
 def adamp(
     parameter_groups: Groups,
     *,
@@ -99,7 +99,7 @@ def adamp(
     )
 
 
-@register("optimizer", "lion")
+@register("optimizer", "lion", slots=1)
 def lion(
     parameter_groups: Groups,
     *,
@@ -118,7 +118,7 @@ def lion(
     return Lion(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas)
 
 
-@register("optimizer", "lamb")
+@register("optimizer", "lamb", slots=2)
 def lamb(
     parameter_groups: Groups,
     *,

@@ -77,6 +77,8 @@ def kind_description(kind: Kind, names: list[str]) -> str:
     lines += ["", "it gives back", f"  {kind.returns}"]
     if kind.required_meta:
         lines += ["", "register() also takes", *(f"  {n}: {m}" for n, m in kind.required_meta.items())]
+    if kind.optional_meta:
+        lines += ["", "and may take", *(f"  {n}: {m}" for n, m in kind.optional_meta.items())]
     if kind.settings:
         lines += ["", "keys of every such section", *_key_lines(list(keys_of_section(kind.settings)))]
     return "\n".join([*lines, "", "components", f"  {', '.join(names) or 'none'}"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from convrun.display.plan_text import plan_text
 from convrun.errors import ConvrunError, RecipeError
 from convrun.plan import Machine, make_plan
-from convrun.recipe import load_recipe
+from convrun.recipe import load_recipe, split_arguments
 from convrun.registry import registry
 
 
@@ -20,6 +21,28 @@ class Report:
     exit_code: int
     text: str
     data: dict[str, Any]
+
+
+def validate_and_print(
+    arguments: Sequence[str],
+    *,
+    processes: int = 1,
+    build: bool = False,
+    data: bool = False,
+    plugins: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Checks every recipe among the arguments under the overrides among them; returns the exit code."""
+    sources, overrides = split_arguments(arguments)
+    reports = [validated(s, overrides, processes, build, data, plugins=plugins) for s in sources]
+    if as_json:
+        import json
+
+        print(json.dumps([report.data for report in reports], indent=2, ensure_ascii=False))
+    else:
+        for report in reports:
+            print(report.text, file=sys.stderr if report.exit_code else sys.stdout)
+    return max(report.exit_code for report in reports)
 
 
 def validated(

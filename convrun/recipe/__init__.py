@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from convrun.errors import RecipeError
+from convrun.errors import RecipeError, UsageError
 from convrun.plugins import load_plugins
 from convrun.recipe.check import checked
 from convrun.recipe.inheritance import read_with_parents
@@ -16,7 +16,7 @@ from convrun.recipe.shipped import find_recipe, shipped_recipes
 from convrun.recipe.substitution import substituted
 from convrun.recipe.tree import Node
 
-__all__ = ["Choice", "Recipe", "find_recipe", "load_recipe", "shipped_recipes"]
+__all__ = ["Choice", "Recipe", "find_recipe", "load_recipe", "one_recipe", "shipped_recipes", "split_arguments"]
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, plugins: bool = True) -> Recipe:
@@ -41,6 +41,24 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, plugins: b
     if plugins:
         load_plugins(_listed_plugins(tree), Path("plugins"))
     return checked(tree, path)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipes (./recipe.yaml if none) and the overrides (KEY=VALUE) among a verb's arguments."""
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    return [a for a in arguments if a not in overrides] or ["recipe.yaml"], overrides
+
+
+def one_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The recipe and the overrides among the arguments of a verb that takes one recipe.
+
+    Raises:
+        UsageError: there are several recipes.
+    """
+    sources, overrides = split_arguments(arguments)
+    if len(sources) > 1:
+        raise UsageError(f"one recipe at a time, got {', '.join(sources)}; an override is KEY=VALUE")
+    return sources[0], overrides
 
 
 def _with_plugin_paths(tree: Node) -> Node:

@@ -37,6 +37,9 @@ def _ema_weights(recipe: Recipe) -> Iterator[Finding]:
         cure = "add ema: {decay: 0.9999}, or take model"
         if recipe.evaluation and recipe.evaluation.report == "ema":
             yield ("evaluation", "report"), "reports the EMA, but the recipe keeps none", cure
+        for choice in recipe.callbacks:
+            if choice.values.get("weights") == "ema":
+                yield (*choice.path, "weights"), "watches the EMA, but the recipe keeps none", cure
         if recipe.expect and recipe.expect.weights == "ema":
             yield ("expect", "weights"), "expects a result of the EMA, but the recipe keeps none", cure
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,6 +120,8 @@ class Recipe:
     @functools.cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change with anything that can change the run's numbers."""
+        import hashlib
+
         described = self.resolved()
         for key in ("name", "summary", "notes", "expect", "logging", "launcher"):
             described.pop(key, None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import pickle
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,6 @@ def test_waiting_is_counted_and_may_be_reset() -> None:
 
 
 def slow(image: Image.Image, draws: random.Random) -> Image.Image:
-    import time
-
     time.sleep(0.01)
     return image
 
@@ -198,6 +197,18 @@ def test_evaluation_with_workers_and_again() -> None:
         for _ in range(2):
             assert [i for batch in batches for i in batch.indices.tolist()] == list(range(17))
         assert batches.wait_seconds > 0
+
+
+def slowly_halved(image: Image.Image) -> Image.Image:
+    time.sleep(0.005)
+    return halved(image)
+
+
+def test_waiting_adds_up_over_evaluation() -> None:
+    batches = EvalFeed(VAL, slowly_halved, input_size=4, batch_size=3)
+    started = time.perf_counter()
+    list(batches)
+    assert 17 * 0.005 <= batches.wait_seconds <= time.perf_counter() - started
 
 
 def test_a_rank_without_images_sees_none() -> None:

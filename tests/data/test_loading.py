@@ -43,7 +43,7 @@ def test_a_file_that_is_no_image_is_named_through_two_workers(split: str, make_t
         if split == "train"
         else EvalFeed(ImageFolder(images["val"], "val"), Image.Image.copy, input_size=4, batch_size=2, workers=2)
     )
-    with pytest.raises(DataError) as caught, batches:
+    with pytest.raises(DataError) as caught:
         list(batches)
     assert str(caught.value) == (
         f"split {split}, image {bad} cannot be decoded: it is not an image of a format that Pillow knows; "
@@ -118,6 +118,12 @@ def test_an_evaluation_left_early_ends_its_workers() -> None:
         passing = iter(batches)
         next(passing)
         assert len(multiprocessing.active_children()) == 2
+    assert multiprocessing.active_children() == []
+
+
+def test_an_evaluation_loop_left_by_break_ends_its_workers() -> None:
+    for _ in EvalFeed(SyntheticImages("val", 8, 2, 4), Image.Image.copy, input_size=4, batch_size=1, workers=2):
+        break
     assert multiprocessing.active_children() == []
 
 

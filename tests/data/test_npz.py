@@ -82,14 +82,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, changes: Arrays, message: str) ->
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone.npz does not exist; set data.path=FILE"):
+    with pytest.raises(DataError, match=r"gone.npz does not exist; set data.path=FILE"):
         count_npz(str(tmp_path / "gone.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 cut short"])
 def test_files_that_are_no_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match="a.npz cannot be read: .*; set data.path=FILE"):
+    with pytest.raises(DataError, match=r"a.npz cannot be read: .*; set data.path=FILE"):
         count_npz(str(tmp_path / "a.npz"))
 
 

@@ -68,6 +68,9 @@ def test_a_start_far_away_draws_one_permutation(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(order, "epoch_order", counted)
     first: Position = next(iter(batches(start_step=4_000_002, end_step=5_000_000)))
     assert (first.step, first.epoch, drawn) == (4_000_002, 1_000_000, [1_000_000])
+    drawn.clear()
+    assert len(list(batches())) == 9 * 12
+    assert drawn == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""The console script: errors become messages and exit codes, and a plain `validate` answers in a blink.
+
+typer's import and its handling of one command take longer than checking a recipe does (benchmarks/validate.py), so
+`convrun validate RECIPE... [KEY=VALUE ...]` without options goes past it. The verb itself is in `convrun.cli` like
+every other; both call the same function.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from convrun.errors import ConvrunError, RecipeError
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = "--debug" in sys.argv[1:]
+    try:
+        if arguments[:1] == ["validate"] and not any(a.startswith("-") for a in arguments):
+            from convrun.display.validation import validate_and_print
+
+            sys.exit(validate_and_print(arguments[1:]))
+        from convrun.cli import app
+
+        app(args=arguments, prog_name="convrun")
+    except ConvrunError as error:
+        _end(error, debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`| head`); Python would complain once more while it flushes.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _end(error: ConvrunError, debug: bool) -> NoReturn:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, RecipeError):
+        count = len(error.problems)
+        print(f"{error}\n{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
+    else:
+        print(f"{'' if error.exit_code in (75, 130) else 'error: '}{error}", file=sys.stderr)
+    sys.exit(error.exit_code)
