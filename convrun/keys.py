@@ -12,13 +12,16 @@ import dataclasses
 import functools
 import inspect
 import json
+import keyword
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic_core import SchemaValidator, ValidationError, core_schema
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +92,26 @@ def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
     """The keys of a section: the fields of its dataclass."""
     fields = dataclasses.fields(section)
     hints = _resolved({f.name: f.type for f in fields}, vars(inspect.getmodule(section)))
-    meanings = meanings_in(inspect.getdoc(section) or "", [f.name for f in fields])
+    meanings = meanings_in(inspect.getdoc(section) or "", [f.name.removesuffix("_") for f in fields])
 
     def default(f: dataclasses.Field[Any]) -> Any:
         if f.default_factory is not dataclasses.MISSING:
             return f.default_factory()
         return REQUIRED if f.default is dataclasses.MISSING else f.default
 
-    return tuple(Key(f.name, hints[f.name], default(f), meanings.get(f.name, "")) for f in fields)
+    named = {f.name: f.name.removesuffix("_") for f in fields}  # the field `from_` is the key `from`
+    return tuple(Key(named[f.name], hints[f.name], default(f), meanings.get(named[f.name], "")) for f in fields)
+
+
+def section_of(section: type[T], values: Mapping[str, Any]) -> T:
+    """A section from the values of its keys."""
+    return section(**{name + "_" if keyword.iskeyword(name) else name: value for name, value in values.items()})
+
+
+def values_of(section: Any) -> dict[str, Any]:
+    """The values of a section's keys, sections in it as maps."""
+    values = dataclasses.asdict(section)
+    return {name.removesuffix("_"): value for name, value in values.items()}
 
 
 def _resolved(annotations: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:

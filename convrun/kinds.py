@@ -16,6 +16,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """Keys that every model section takes beside the model's own.
+
+    num_classes: size of the head; null: the classes of the data. A larger one leaves outputs that nothing trains for
+    """
+
+    num_classes: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """Keys that every optimizer section takes beside the optimizer's own.
 
@@ -77,6 +87,7 @@ _ALL = (
         "model",
         {"num_classes": "int, the size of the head"},
         "torch.nn.Module: float images [n, 3, height, width] -> logits [n, num_classes]",
+        settings=ModelSettings,
         optional_meta={
             "parameters": "function(num_classes, **keys) -> int, without torch, so that validate knows sizes",
             "check": "function(**keys), without torch, that raises KeyProblem",
@@ -87,7 +98,7 @@ _ALL = (
         "convrun.components.data",
         "data",
         {"split": "'train' or 'val'"},
-        "convrun.inputs.images.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
+        "convrun.data.image_set.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
         settings=DataSettings,
         required_meta={"facts": "function(**keys) -> DataFacts(num_classes, train_images, val_images), without torch"},
         optional_meta={"measure": "function(**keys) -> DataFacts found on the disk, whatever the recipe declares"},

@@ -25,8 +25,10 @@ from convrun.augment.evaluation_geometry import default_crop_ratio, evaluation_t
 from convrun.components.data import DataFacts
 from convrun.components.schedulers import Horizon
 from convrun.errors import KeyProblem, RecipeError
+from convrun.keys import values_of
 from convrun.recipe import Choice, Recipe
 from convrun.recipe.problems import Path, Problem
+from convrun.recipe.sections import Init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Plan:
 
     Attributes:
         train_images: images in the training split.
+        num_classes: size of the model's head; `data_classes` is how many of them the data have.
         micro_batch: images of one forward pass on one device.
         accumulation: micro-batches a process sums up for one optimizer step.
         steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
@@ -69,6 +72,7 @@ class Plan:
     train_images: int
     val_images: int
     num_classes: int
+    data_classes: int
     batch_size: int
     micro_batch: int
     accumulation: int
@@ -94,6 +98,7 @@ class Plan:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     model: Choice
+    init: Init | None
     data: Choice
     augmentations: tuple[Choice, ...]
     loss: Choice
@@ -181,6 +186,8 @@ class Plan:
         for key, value in plain.items():
             if isinstance(value, Choice):
                 plain[key] = value.as_written()
+            elif isinstance(value, Init):
+                plain[key] = values_of(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Choice):
                 plain[key] = [choice.as_written() for choice in value]
         return plain | {
@@ -213,6 +220,10 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         facts = facts or recipe.data.component.meta["facts"](**recipe.data.own_values())
     problems.raise_all()
     assert facts is not None
+    head_size = recipe.model.values["num_classes"] or facts.num_classes
+    if head_size < facts.num_classes:
+        message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
+        problems.add(("model", "num_classes"), message, "leave it out")
     steps = steps_per_epoch(facts.train_images, training.batch_size)
     if steps == 0:
         problems.add(
@@ -237,7 +248,8 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         device=machine.device,
         train_images=facts.train_images,
         val_images=facts.val_images,
-        num_classes=facts.num_classes,
+        num_classes=head_size,
+        data_classes=facts.num_classes,
         batch_size=training.batch_size,
         micro_batch=micro_batch,
         accumulation=accumulation(training.batch_size, micro_batch, machine.processes),
@@ -263,6 +275,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         mean=tuple(recipe.data.values["mean"]),
         std=tuple(recipe.data.values["std"]),
         model=recipe.model,
+        init=recipe.init,
         data=recipe.data,
         augmentations=recipe.augmentations,
         loss=recipe.loss,

@@ -1,8 +1,4 @@
-"""Models: ConvNeXt V1 and V2 by name or by shape, and any model of timm.
-
-All staged models are timm's `ConvNeXt` class, so weights carry timm's key names. The number of parameters follows
-from the shape alone; a recipe can be checked against a checkpoint without torch.
-"""
+"""Models: ConvNeXt V1 and V2 by name or by shape, the isotropic ones, and any model of timm."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from convrun.errors import KeyProblem
-from convrun.keys import Fraction, Limits, NonNegativeFloat, PositiveFloat, PositiveInt
+from convrun.keys import Fraction, Limits, NonNegativeFloat, PositiveInt
+from convrun.models.shapes import ISOTROPIC, SMALLER, V1, V2, IsotropicShape, Shape
 from convrun.registry import register
 
 if TYPE_CHECKING:
@@ -21,64 +18,9 @@ if TYPE_CHECKING:
 PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What fixes a staged ConvNeXt's weights, but for its head and layer scale.
-
-    Attributes:
-        depths: blocks a stage.
-        dims: channels a stage.
-        patch_size: side and stride of the stem's convolution, in pixels.
-        kernel_size: side of the depthwise convolutions.
-        use_grn: global response normalization (V2).
-        conv_mlp: 1x1 convolutions for linear layers; the same numbers in 4-d weights, as timm stores small models.
-    """
-
-    depths: tuple[int, ...]
-    dims: tuple[int, ...]
-    patch_size: int = 4
-    kernel_size: int = 7
-    use_grn: bool = False
-    conv_mlp: bool = False
-
-    def parameters(self, num_classes: int, has_layer_scale: bool) -> int:
-        """The number of trainable values (biases and norms included)."""
-        stem = self.dims[0] * (3 * self.patch_size**2 + 3)
-        between = sum(2 * a + 4 * a * b + b for a, b in zip(self.dims, self.dims[1:], strict=False))
-        blocks = sum(n * self._block(c, has_layer_scale) for n, c in zip(self.depths, self.dims, strict=True))
-        head = 2 * self.dims[-1] + (self.dims[-1] + 1) * num_classes
-        return stem + between + blocks + head
-
-    def _block(self, channels: int, has_layer_scale: bool) -> int:
-        depthwise = channels * (self.kernel_size**2 + 1)
-        norm = 2 * channels
-        mlp = 8 * channels**2 + 5 * channels
-        return depthwise + norm + mlp + 8 * channels * self.use_grn + channels * has_layer_scale
-
-
-_V1 = {
-    "convnext_tiny": Shape((3, 3, 9, 3), (96, 192, 384, 768)),
-    "convnext_small": Shape((3, 3, 27, 3), (96, 192, 384, 768)),
-    "convnext_base": Shape((3, 3, 27, 3), (128, 256, 512, 1024)),
-    "convnext_large": Shape((3, 3, 27, 3), (192, 384, 768, 1536)),
-    "convnext_xlarge": Shape((3, 3, 27, 3), (256, 512, 1024, 2048)),
-}
-_SMALLER = {
-    "atto": Shape((2, 2, 6, 2), (40, 80, 160, 320), conv_mlp=True),
-    "femto": Shape((2, 2, 6, 2), (48, 96, 192, 384), conv_mlp=True),
-    "pico": Shape((2, 2, 6, 2), (64, 128, 256, 512), conv_mlp=True),
-    "nano": Shape((2, 2, 8, 2), (80, 160, 320, 640), conv_mlp=True),
-}
-_V2 = {
-    **_SMALLER,
-    **{size: _V1[f"convnext_{size}"] for size in ("tiny", "base", "large")},
-    "huge": Shape((3, 3, 27, 3), (352, 704, 1408, 2816)),
-}
-
 _MEANINGS = {
     "drop_path_rate": "probability to skip the last block for an image; earlier blocks rise to it linearly from 0",
     "layer_scale_init": "start value of each block's per-channel scale; null: no layer scale",
-    "head_init_scale": "factor on the head's initial weights and bias; no effect on a head that is loaded",
     "drop_rate": "probability to drop a feature before the head",
 }
 
@@ -93,10 +35,9 @@ def _register_v1(name: str, shape: Shape, source: str) -> None:
         *,
         drop_path_rate: Fraction = 0.0,
         layer_scale_init: NonNegativeFloat | None = 1e-6,
-        head_init_scale: PositiveFloat = 1.0,
         drop_rate: Fraction = 0.0,
     ) -> nn.Module:
-        return _staged(shape, num_classes, drop_path_rate, layer_scale_init, head_init_scale, drop_rate)
+        return _built(shape, num_classes, drop_path_rate, layer_scale_init, drop_rate)
 
     def parameters(num_classes: int, *, layer_scale_init: float | None = 1e-6, **others: Any) -> int:
         return shape.parameters(num_classes, layer_scale_init is not None)
@@ -109,10 +50,9 @@ def _register_v2(name: str, shape: Shape) -> None:
         num_classes: int,
         *,
         drop_path_rate: Fraction = 0.0,
-        head_init_scale: PositiveFloat = 1.0,
         drop_rate: Fraction = 0.0,
     ) -> nn.Module:
-        return _staged(shape, num_classes, drop_path_rate, None, head_init_scale, drop_rate)
+        return _built(shape, num_classes, drop_path_rate, None, drop_rate)
 
     def parameters(num_classes: int, **others: Any) -> int:
         return shape.parameters(num_classes, False)
@@ -132,11 +72,11 @@ def _file(
     register("model", name, parameters=parameters)(build)
 
 
-for _name, _shape in _V1.items():
+for _name, _shape in V1.items():
     _register_v1(_name, _shape, "arXiv:2201.03545, section 3")
-for _size, _shape in _SMALLER.items():
+for _size, _shape in SMALLER.items():
     _register_v1(f"convnext_{_size}", _shape, "timm, after arXiv:2301.00808, section 5")
-for _size, _shape in _V2.items():
+for _size, _shape in V2.items():
     _register_v2(f"convnextv2_{_size}", dataclasses.replace(_shape, use_grn=True))
 
 
@@ -175,7 +115,6 @@ def convnext(
     layer_scale_init: NonNegativeFloat | None = 1e-6,
     use_grn: bool = False,
     drop_path_rate: Fraction = 0.0,
-    head_init_scale: PositiveFloat = 1.0,
     drop_rate: Fraction = 0.0,
 ) -> nn.Module:
     """A ConvNeXt of free shape (arXiv:2201.03545, section 2; V2's blocks: arXiv:2301.00808, section 4).
@@ -187,53 +126,50 @@ def convnext(
     layer_scale_init: start value of each block's per-channel scale; null: no layer scale, as in V2
     use_grn: global response normalization in each block, as in V2
     drop_path_rate: probability to skip the last block for an image; earlier blocks rise to it linearly from 0
-    head_init_scale: factor on the head's initial weights and bias; no effect on a head that is loaded
     drop_rate: probability to drop a feature before the head
     """
     _check_shape(depths=depths, dims=dims, kernel_size=kernel_size)
     shape = Shape(tuple(depths), tuple(dims), patch_size, kernel_size, use_grn)
-    return _staged(shape, num_classes, drop_path_rate, layer_scale_init, head_init_scale, drop_rate)
+    return _built(shape, num_classes, drop_path_rate, layer_scale_init, drop_rate)
 
 
-def _staged(
+def _built(
     shape: Shape,
     num_classes: int,
     drop_path_rate: float,
     layer_scale_init: float | None,
-    head_init_scale: float,
     drop_rate: float,
 ) -> nn.Module:
-    from timm.models.convnext import ConvNeXt
+    from convrun.models.staged import staged
 
-    # The class and not timm.create_model, which drops keys that are None: layer scale could not be turned off.
-    model: nn.Module = ConvNeXt(
-        num_classes=num_classes,
-        depths=shape.depths,
-        dims=shape.dims,
-        kernel_sizes=shape.kernel_size,
-        ls_init_value=layer_scale_init,
-        head_init_scale=head_init_scale,
-        conv_mlp=shape.conv_mlp,
-        use_grn=shape.use_grn,
-        drop_rate=drop_rate,
-        drop_path_rate=drop_path_rate,
-    )
-    if shape.patch_size != 4:
-        _replace_stem(model, shape)
-    return model
+    return staged(shape, num_classes, drop_path_rate, layer_scale_init, drop_rate)
 
 
-def _replace_stem(model: nn.Module, shape: Shape) -> None:
-    """Puts in a stem of another patch size; timm would also change the stages (a downsample in the first at 2,
-    dilation from 8 on) to keep its output stride.
-    """
-    from torch import nn
+def _register_isotropic(name: str, shape: IsotropicShape) -> None:
+    default = 1e-6 if shape.has_layer_scale else None
 
-    stem = nn.Conv2d(3, shape.dims[0], shape.patch_size, stride=shape.patch_size)
-    nn.init.trunc_normal_(stem.weight, std=0.02)
-    assert stem.bias is not None
-    nn.init.zeros_(stem.bias)
-    model.get_submodule("stem").register_module("0", stem)
+    def build(
+        num_classes: int,
+        *,
+        drop_path_rate: Fraction = 0.0,
+        layer_scale_init: NonNegativeFloat | None = default,
+    ) -> nn.Module:
+        from convrun.models.isotropic import IsotropicConvNeXt
+
+        return IsotropicConvNeXt(shape, num_classes, drop_path_rate, layer_scale_init)
+
+    def parameters(num_classes: int, *, layer_scale_init: float | None = default, **others: Any) -> int:
+        return shape.parameters(num_classes, layer_scale_init is not None)
+
+    size, millions = name.rpartition("_")[2], parameters(1000) / 1e6
+    build.__name__ = build.__qualname__ = name
+    summary = f"Isotropic ConvNeXt {size}: {shape.depth} blocks of {shape.dim} channels, {millions:.1f} M parameters"
+    build.__doc__ = _docstring(f"{summary} (arXiv:2201.03545, section 3.3).", *(build.__kwdefaults__ or {}))
+    register("model", name, parameters=parameters)(build)
+
+
+for _name, _isotropic in ISOTROPIC.items():
+    _register_isotropic(_name, _isotropic)
 
 
 @register("model", "timm/*")

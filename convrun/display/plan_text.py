@@ -11,8 +11,12 @@ def plan_text(recipe: Recipe, plan: Plan) -> str:
     rows = [
         ("recipe", f"{recipe.name}: {recipe.summary}" if recipe.summary else recipe.name),
         ("model", _model(plan)),
+        *(("init", init) for init in [_init(plan)] if init),
         ("data", f"{plan.data.text()}"),
-        ("", f"{plan.train_images:,} training and {plan.val_images:,} validation images, {plan.num_classes:,} classes"),
+        (
+            "",
+            f"{plan.train_images:,} training and {plan.val_images:,} validation images, {plan.data_classes:,} classes",
+        ),
         ("batch", _batch(plan)),
         ("length", _length(plan)),
         ("lr", _learning_rates(plan)),
@@ -37,6 +41,17 @@ def _model(plan: Plan) -> str:
     count = plan.parameters()
     size = f"{count:,} parameters" if count is not None else "parameters: see --build"
     return f"{plan.model.text()}, {size}, input {plan.input_size} × {plan.input_size}"
+
+
+def _init(plan: Plan) -> str:
+    if plan.init is None:
+        return ""
+    scale = f", times {plan.init.head_init_scale:g}" if plan.init.head_init_scale != 1 else ""
+    if plan.init.from_ is None:
+        return f"new weights, the head's{scale}"
+    head = "with its head" if plan.init.head == "keep" else f"a new head of {plan.num_classes:,} classes{scale}"
+    ema = " (its EMA)" if plan.init.weights == "ema" else ""
+    return f"weights of {plan.init.from_}{ema}, {head}"
 
 
 def _batch(plan: Plan) -> str:

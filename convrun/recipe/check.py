@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.keys import Fault, KeyFaults, KeySet, keys_of_section
+from convrun.keys import Fault, KeyFaults, KeySet, keys_of_section, section_of
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path as KeyPath
@@ -21,7 +21,7 @@ from convrun.registry import UnknownComponent, registry
 # These sections have settings that must be chosen.
 REQUIRED = ("model", "data", "optimizer", "scheduler", "training")
 # Left out, these sections are off; any other plain section takes its defaults.
-OFF_BY_DEFAULT = ("expect", "ema")
+OFF_BY_DEFAULT = ("expect", "init", "ema")
 _DURATIONS = {"evaluation": ("every_epochs", "every_steps"), "checkpoints": ("every_epochs", "every_steps")}
 
 
@@ -115,7 +115,7 @@ class _Checker:
     def plain(self, path: KeyPath, section: type[Any], values: dict[str, Any]) -> Any:
         extra = {"to"} if path == ("logging",) else set()
         checked_values = self.check_keys(path, KeySet(keys_of_section(section)), values, extra)
-        return section(**checked_values) if checked_values is not None else None
+        return section_of(section, checked_values) if checked_values is not None else None
 
     def check_keys(
         self, path: KeyPath, keys: KeySet, values: Mapping[str, Any], extra: set[str] | None = None

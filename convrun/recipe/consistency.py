@@ -44,6 +44,19 @@ def _ema_weights(recipe: Recipe) -> Iterator[Finding]:
             yield ("expect", "weights"), "expects a result of the EMA, but the recipe keeps none", cure
 
 
+def _init(recipe: Recipe) -> Iterator[Finding]:
+    init = recipe.init
+    if init is None:
+        return
+    if init.head == "keep" and init.from_ is not None and init.head_init_scale != 1:
+        message = "has no effect on a head that is loaded"
+        yield ("init", "head_init_scale"), message, "set init.head to reinit, or remove it"
+    if init.from_ is None:
+        for key, default in (("weights", "model"), ("head", "keep"), ("sha256", None)):
+            if getattr(init, key) != default:
+                yield ("init", key), "has no effect: no weights are loaded", "give init.from, or remove it"
+
+
 def _no_evaluation(recipe: Recipe) -> Iterator[Finding]:
     if recipe.evaluation is None and recipe.callbacks:
         yield recipe.callbacks[0].path, "callbacks act on evaluations, but evaluation is off", "remove one of them"
@@ -93,6 +106,7 @@ def _name_is_a_folder(recipe: Recipe) -> Iterator[Finding]:
 _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
     _durations,
     _ema_weights,
+    _init,
     _no_evaluation,
     _augmentation_list,
     _image_before_batch,

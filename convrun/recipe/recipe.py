@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from convrun.keys import values_of
 from convrun.recipe.problems import Path as KeyPath
 from convrun.recipe.problems import Place
-from convrun.recipe.sections import ORDER, Checkpoints, Ema, Evaluation, Expect, Logging, Training
+from convrun.recipe.sections import ORDER, Checkpoints, Ema, Evaluation, Expect, Init, Logging, Training
 from convrun.recipe.tree import Node
 from convrun.registry import Component, registry
 
@@ -60,6 +61,7 @@ class Recipe:
     input_size: int
     plugins: tuple[str, ...]
     model: Choice
+    init: Init | None
     data: Choice
     augmentations: tuple[Choice, ...]
     loss: Choice
@@ -91,7 +93,7 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become."""
-        logging = {**dataclasses.asdict(self.logging), "to": [c.as_written() for c in self.loggers]}
+        logging = {**values_of(self.logging), "to": [c.as_written() for c in self.loggers]}
         everything = {
             "name": self.name,
             "summary": self.summary,
@@ -99,12 +101,13 @@ class Recipe:
             "seed": self.seed,
             "input_size": self.input_size,
             "plugins": list(self.plugins),
-            "expect": dataclasses.asdict(self.expect) if self.expect else None,
-            "training": dataclasses.asdict(self.training),
-            "ema": dataclasses.asdict(self.ema) if self.ema else None,
-            "evaluation": dataclasses.asdict(self.evaluation) if self.evaluation else None,
+            "expect": values_of(self.expect) if self.expect else None,
+            "init": values_of(self.init) if self.init else None,
+            "training": values_of(self.training),
+            "ema": values_of(self.ema) if self.ema else None,
+            "evaluation": values_of(self.evaluation) if self.evaluation else None,
             "logging": logging,
-            "checkpoints": dataclasses.asdict(self.checkpoints),
+            "checkpoints": values_of(self.checkpoints),
             "augmentations": [c.as_written() for c in self.augmentations],
             "callbacks": [c.as_written() for c in self.callbacks],
         } | {

@@ -57,6 +57,24 @@ class Expect:
 
 
 @dataclass(frozen=True)
+class Init:
+    """The weights a run starts from.
+
+    from: a file, a URL, timm:NAME (timm's pretrained weights) or hf:OWNER/NAME (a repository of the Hugging Face hub)
+    weights: which of the weights in a checkpoint that holds both: the model's, or their EMA
+    head: keep loads the classifier too; reinit makes a new one for this data set's classes
+    head_init_scale: factor on the initial weights and bias of a new head
+    sha256: the file's checksum, or its first digits (8 at least); another file is refused
+    """
+
+    from_: Annotated[str, Limits(min_length=1)] | None = None
+    weights: Weights = "model"
+    head: Literal["keep", "reinit"] = "keep"
+    head_init_scale: PositiveFloat = 1.0
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Training:
     """How long and in what portions.
 
@@ -148,6 +166,7 @@ class Checkpoints:
 # Sections of plain settings, in the order a recipe lists them. None: the section may be left out, and then is off.
 PLAIN_SECTIONS: dict[str, type[Any]] = {
     "expect": Expect,
+    "init": Init,
     "training": Training,
     "ema": Ema,
     "evaluation": Evaluation,
@@ -166,6 +185,6 @@ DEFAULT_LISTS: dict[str, list[dict[str, Any]]] = {
 }
 # The order of a recipe's keys, for what convrun writes.
 ORDER = (
-    "name", "summary", "expect", "notes", "seed", "input_size", "plugins", "model", "data", "augmentations", "loss",
-    "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks", "launcher",
+    "name", "summary", "expect", "notes", "seed", "input_size", "plugins", "model", "init", "data", "augmentations",
+    "loss", "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks", "launcher",
 )  # fmt: skip

@@ -100,10 +100,10 @@ def open_data(plan: Plan) -> tuple[ImageSet, ImageSet]:
     """
     train_set, val_set = plan.data.create("train"), plan.data.create("val")
     for name, images, count in (("training", train_set, plan.train_images), ("validation", val_set, plan.val_images)):
-        if len(images) != count or len(images.class_names) != plan.num_classes:
+        if len(images) != count or len(images.class_names) != plan.data_classes:
             raise DataError(
                 f"data/{plan.data.name} has {len(images):,} {name} images of {len(images.class_names):,} classes, but "
-                f"the plan counts with {count:,} of {plan.num_classes:,}; correct its facts or the files"
+                f"the plan counts with {count:,} of {plan.data_classes:,}; correct its facts or the files"
             )
     return train_set, val_set
 

@@ -1,0 +1,1 @@
+"""Model architectures; what a recipe names them by is in `convrun.components.models`."""
