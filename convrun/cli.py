@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def run(
     from convrun.recipe import load_recipe, one_recipe
 
     source, overrides = one_recipe(arguments or [])
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # noqa: PTH112 - takes any text
         if output is not None and output.resolve() != Path(source).resolve():
             raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
         output = Path(source)

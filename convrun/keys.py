@@ -79,7 +79,7 @@ def keys_of(function: Callable[..., Any]) -> tuple[Key, ...]:
         TypeError: a keyword-only parameter has no annotation, or one that cannot be resolved.
     """
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    raw = function.__init__ if inspect.isclass(function) else function
+    raw = inspect.unwrap(function.__init__ if inspect.isclass(function) else function)
     bare = [p.name for p in parameters if p.annotation is p.empty]
     if bare:
         raise TypeError(f"no type annotation on {', '.join(bare)}")
@@ -255,8 +255,10 @@ def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
     """One fault a place: pydantic reports each branch of a union, with the branch's name in the path."""
     by_path: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
     for item in error.errors(include_url=False):
-        path = _path_in(item["loc"], values, item["type"])
-        by_path.setdefault(path, []).append((item["type"], _lowered(item["msg"])))
+        path, kind, message = _path_in(item["loc"], values, item["type"]), item["type"], _lowered(item["msg"])
+        if kind == "missing" and path and isinstance(path[-1], int):
+            path, kind, message = path[:-1], "too_short", "a longer list"
+        by_path.setdefault(path, []).append((kind, message))
     # A list is reported as too short when its items are wrong; the items say it better.
     blamed = {path[:i] for path in by_path for i in range(len(path))}
     return [
@@ -299,7 +301,8 @@ def type_text(annotation: Any) -> str:
     if origin is Annotated:
         limits = [f"{_SYMBOLS[n]} {v:g}" for m in arguments[1:] for n in _NUMBER_LIMITS
                   if (v := getattr(m, n, None)) is not None]  # fmt: skip
-        return " ".join([type_text(arguments[0]), " and ".join(limits)]).strip()
+        text = " ".join([type_text(arguments[0]), " and ".join(limits)]).strip()
+        return _with_length(text, *(_last_limit(arguments[1:], name) for name in _LENGTH_LIMITS))
     if origin is Literal:
         return " or ".join(str(a) for a in arguments)
     if origin in (Union, types.UnionType):
@@ -312,4 +315,22 @@ def type_text(annotation: Any) -> str:
         return f"list of {type_text(arguments[0])}"
     if origin in (dict, Mapping):
         return f"map of {type_text(arguments[0])} to {type_text(arguments[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return f"map of {', '.join(f.name for f in dataclasses.fields(annotation))}"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _last_limit(metadata: tuple[Any, ...], name: str) -> Any:
+    return next((v for m in reversed(metadata) if (v := getattr(m, name, None)) is not None), None)
+
+
+def _with_length(text: str, least: int | None, most: int | None) -> str:
+    if least == most:
+        amount = f"{least}"
+    elif most is None:
+        amount = f"at least {least}"
+    else:
+        amount = f"{least} to {most}" if least else f"at most {most}"
+    if amount == "None":
+        return text
+    return text.replace("list of", f"list of {amount}", 1) if text.startswith("list") else f"{text} of {amount} characters"

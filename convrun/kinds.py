@@ -30,10 +30,13 @@ class OptimizerSettings:
     """Keys that every optimizer section takes beside the optimizer's own.
 
     layer_decay: factor per depth level that multiplies the learning rate of earlier layers (1 = off)
+    layer_decay_levels: what a level is: `group`, three blocks of stage 2 and each other stage whole (V1's
+        fine-tuning), or `block`, every block (V2's `single`)
     lr_for_batch: the batch size that `lr` is meant for; the plan scales lr by batch_size / lr_for_batch
     """
 
     layer_decay: Annotated[float, Limits(gt=0, le=1)] = 1.0
+    layer_decay_levels: Literal["group", "block"] = "group"
     lr_for_batch: PositiveInt | None = None
 
 

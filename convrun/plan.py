@@ -80,6 +80,7 @@ class Plan:
     total_steps: int
     peak_lr: float
     layer_decay: float
+    layer_decay_levels: Literal["group", "block"]
     clip_grad_norm: float | None
     precision: Literal["float32", "bf16", "fp16"] | None
     compile: bool
@@ -159,8 +160,10 @@ class Plan:
 
     def parameters(self) -> int | None:
         """Parameters of the model, where they are known without building it."""
-        count = self.model.component.meta.get("parameters")
-        return None if count is None else int(count(self.num_classes, **self.model.own_values()))
+        model = self.model.component
+        if "parameters" not in model.meta:
+            return None
+        return int(model.ask("parameters", self.num_classes, **self.model.own_values()))
 
     def training_pipeline(self) -> list[str]:
         """What happens to a training image, step by step, in words."""
@@ -217,13 +220,16 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
     """
     training, problems = recipe.training, _Problems(recipe)
     with problems.of(("data",)):
-        facts = facts or recipe.data.component.meta["facts"](**recipe.data.own_values())
+        facts = facts or recipe.data.component.ask("facts", **recipe.data.own_values())
     problems.raise_all()
     assert facts is not None
     head_size = recipe.model.values["num_classes"] or facts.num_classes
     if head_size < facts.num_classes:
         message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
         problems.add(("model", "num_classes"), message, "leave it out")
+    if recipe.evaluation is not None and facts.val_images == 0:
+        message = "is on, but the data have no validation images"
+        problems.add(("evaluation",), message, "write evaluation: null")
     steps = steps_per_epoch(facts.train_images, training.batch_size)
     if steps == 0:
         problems.add(
@@ -257,6 +263,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         total_steps=total,
         peak_lr=peak_lr(values["lr"], training.batch_size, values["lr_for_batch"]),
         layer_decay=values["layer_decay"],
+        layer_decay_levels=values["layer_decay_levels"],
         clip_grad_norm=training.clip_grad_norm,
         precision=precision(training.precision, machine),
         compile=training.compile,
@@ -284,8 +291,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         loggers=recipe.loggers,
         callbacks=recipe.callbacks,
     )
-    with problems.of(("scheduler",)):
-        plan.lr(0)
+    _check_lr(plan, problems)
     _check_mixing(plan, problems)
     problems.raise_all()
     return plan
@@ -336,6 +342,18 @@ def warnings(plan: Plan) -> list[str]:
     if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":
         found.append("the learning rate is still above half its peak at the end")
     return found
+
+
+def _check_lr(plan: Plan, problems: _Problems) -> None:
+    if not math.isfinite(plan.peak_lr):
+        message = "lr × batch_size / lr_for_batch is beyond any number"
+        problems.add(("optimizer", "lr_for_batch"), message, "lower lr, or raise lr_for_batch")
+        return
+    with problems.of(("scheduler",)), plan.scheduler.component.blamed():
+        for step in (0, plan.total_steps - 1):
+            if not 0 <= plan.lr(step) < math.inf:
+                message = f"{plan.scheduler.name} gives step {step} a learning rate of {plan.lr(step)}"
+                problems.add(("scheduler",), message, "it must be a number, and not below 0")
 
 
 def _check_mixing(plan: Plan, problems: _Problems) -> None:

@@ -65,7 +65,7 @@ def _load(target: str, label: str) -> None:
     except PluginError as error:
         registry.failures[label] = str(error)
     except (Exception, SystemExit) as error:
-        registry.failures[label] = f"{type(error).__name__}: {error}"
+        registry.failures[label] = " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _import_file(path: Path) -> None:

@@ -99,8 +99,19 @@ class Component:
         """Build it: `handed` as the kind's contract says, `values` its keys (those of the kind are left out)."""
         own = {key.name for key in self.own_keys}
         arguments = handed if self.member is None else (self.member, *handed)
-        try:
+        with self.blamed():
             return self.build(*arguments, **{name: value for name, value in values.items() if name in own})
+
+    def ask(self, question: str, *handed: Any, **values: Any) -> Any:
+        """Call a function that `register` was given beside the builder: `check`, `facts`, `parameters`, ..."""
+        with self.blamed():
+            return self.meta[question](*handed, **values)
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Whatever a plugin's component raises inside is reported under its name, as a PluginError."""
+        try:
+            yield
         except ConvrunError:
             raise
         except Exception as error:
@@ -168,26 +179,38 @@ class Registry:
         """
         self._load(kind)
         found = self._components.get((kind, name), [])
-        if len(found) > 1:
-            places = " and by ".join(component.origin for component in found)
-            raise AmbiguousComponent(f"two components are named {kind}/{name}: by {places}; rename one")
         if found and not found[0].is_family:
-            return found[0]
+            return self._only(found)
         family, slash, member = name.partition("/")
         if slash and member and member != "*" and (kind, f"{family}/*") in self._components:
             whole = self.find_family(kind, f"{family}/*")
             return dataclasses.replace(whole, name=name, member=member)
         raise self._unknown(kind, name)
 
+    @staticmethod
+    def _only(found: list[Component]) -> Component:
+        if len(found) > 1:
+            places = " and by ".join(component.origin for component in found)
+            name = f"{found[0].kind}/{found[0].name}"
+            raise AmbiguousComponent(f"two components are named {name}: by {places}; rename one")
+        return found[0]
+
     def find_family(self, kind: str, name: str) -> Component:
-        """The family component filed as `name` (with its `/*`)."""
+        """The family component filed as `name` (with its `/*`).
+
+        Raises:
+            UnknownComponent, AmbiguousComponent: as `find`.
+        """
         self._load(kind)
-        return self._components[kind, name][0]
+        found = self._components.get((kind, name), [])
+        if not found:
+            raise self._unknown(kind, name)
+        return self._only(found)
 
     def _unknown(self, kind: str, name: str) -> UnknownComponent:
         names = [component.name for component in self.all(kind)]
         nearest = difflib.get_close_matches(name, names, 3, 0.6) or [n for n in names if name.lower() in n.lower()][:3]
-        message = f"no {kind} is named {name!r}"
+        message = f"no {kind} is named {name[:60]!r}"
         if nearest:
             message += f"; did you mean {' or '.join(nearest)}?"
         else:
@@ -219,16 +242,20 @@ class Registry:
 
 
 def _check_contract(component: Component, contract: Kind) -> None:
-    positional = [
-        p.name
-        for p in inspect.signature(component.build).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    parameters = inspect.signature(component.build).parameters.values()
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     wanted = [*(["member"] if component.is_family else []), *contract.receives]
     if len(positional) != len(wanted):
         raise PluginError(
             f"{component.kind}/{component.name} ({component.source}) takes {positional or 'nothing'} by position, but "
             f"a {component.kind} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
+        )
+    taken = {"name", *getattr(contract.settings, "__dataclass_fields__", ())}
+    clash = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in taken]
+    if clash:
+        raise PluginError(
+            f"{component.kind}/{component.name} ({component.source}) has a key {clash[0]}, which every "
+            f"{component.kind} section has already; call it something else"
         )
     missing = [name for name in contract.required_meta if name not in component.meta]
     if missing:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from convrun.errors import RunFolderError
+from convrun.errors import CheckpointError, RunFolderError
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.recipe.problems import nearest
@@ -25,6 +27,8 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
     """
     try:
         before = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("it is no map")
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunFolderError(
             f"{folder.recipe} cannot be read ({error}), so nobody knows what this run is; train in another folder"
@@ -46,6 +50,42 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
             + (f"; did you mean {guess}?" if guess else "")
         )
     return changes
+
+
+def check_same_data(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if the data are others than those a checkpoint was trained on, though the recipe is not.
+
+    A class more or less gives every label behind it another meaning, and an image more or less another order.
+    """
+    for what in before:
+        if before[what] == now[what]:
+            continue
+        if isinstance(before[what], list):
+            pairs = itertools.zip_longest(before[what], now[what])
+            label, (old, new) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+            difference = f"class {label} was {old!r}, now it is {new!r}"
+        else:
+            difference = f"{what} was {before[what]:,}, now it is {now[what]:,}"
+        raise CheckpointError(
+            f"the data have changed since {path} was saved: {difference}; restore them, or train in another folder "
+            "(--output)"
+        )
+
+
+def drop_what_changed(saved: dict[str, Any], changed: Sequence[str]) -> None:
+    """Takes out of a checkpoint what belongs to an older recipe, after changes that were allowed.
+
+    Raises:
+        CheckpointError: the optimizer is another one; it could make nothing of the moments.
+    """
+    if "optimizer.name" in changed:
+        raise CheckpointError(
+            "the run cannot go on with another optimizer: the checkpoint holds the moments of its own; "
+            "train in another folder (--output), from its weights if you like"
+        )
+    saved["state"]["stopped_because"] = ""
+    if any(_is_among(key, ["callbacks"]) for key in changed):
+        saved["state"]["callbacks"] = None
 
 
 def _is_among(key: str, names: Sequence[str]) -> bool:

@@ -23,6 +23,8 @@ from typing import Any, Literal, TextIO
 from convrun.errors import RunFolderError
 
 State = Literal["running", "finished", "failed", "preempted", "interrupted", "diverged"]
+# The files of a run folder that come before recipe.yaml.
+EARLIEST = (".lock", "checkpoints", "environment.json", "plan.json")
 PACKAGES = ("convrun", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -31,7 +33,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: TextIO | None = None
+        self._made: list[Path] = []
 
     @property
     def checkpoints(self) -> Path:
@@ -59,8 +61,8 @@ class RunFolder:
         return cls(path)
 
     def holds_a_run(self) -> bool:
-        """Whether a run has begun here."""
-        return self.recipe.is_file()
+        """Whether a run has begun here; a recipe.yaml alone is a user's own, not to be written over."""
+        return self.recipe.is_file() and any((self.path / n).exists() for n in (".lock", "plan.json", "status.json"))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -70,35 +72,60 @@ class RunFolder:
             RunFolderError: it cannot be made or written, holds something else, or another process writes to it.
         """
         with explained(f"the run folder {self.path}", "choose another with --output"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [p.name for p in self.path.iterdir()] if not self.holds_a_run() else []
-            if set(foreign) - {".lock"}:
-                raise RunFolderError(
-                    f"{self.path} is neither empty nor a run folder (it holds {sorted(foreign)[0]}); "
-                    "choose another with --output"
-                )
-            self._lock = (self.path / ".lock").open("a+")
+            self._make(self.path)
+            self._refuse_foreign()
+            lock = (self.path / ".lock").open("a+")
+        _open_locks.add(lock)
         try:
-            self._take_lock(self._lock)
             with explained(f"the run folder {self.path}", "choose another with --output"):
-                self.checkpoints.mkdir(exist_ok=True)
-            yield
+                self._take_lock(lock)
+            try:
+                with explained(f"the run folder {self.path}", "choose another with --output"):
+                    self._make(self.checkpoints)
+                    self._remove_drafts()
+                yield
+            finally:
+                if not self.holds_a_run():
+                    self._remove_empty()
         finally:
-            if not self.holds_a_run():
-                self._remove_empty()
-            self._lock.close()
+            _open_locks.discard(lock)
+            with contextlib.suppress(OSError):  # a full disk
+                lock.close()
+
+    def _make(self, folder: Path) -> None:
+        """Makes a folder and its parents, and remembers which were not there."""
+        missing = [f for f in (folder, *folder.parents) if not f.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._made += reversed(missing)
+
+    def _refuse_foreign(self) -> None:
+        names = sorted(path.name for path in self.path.iterdir())
+        if not names or self.holds_a_run():
+            return
+        # What a run that was killed just before it began may have left, or one that begins at this moment.
+        if ".lock" in names and all(name in EARLIEST or _is_draft(name) for name in names):
+            return
+        raise RunFolderError(
+            f"{self.path} is neither empty nor a run folder (it holds {names[0]}); choose another with --output"
+        )
+
+    def _remove_drafts(self) -> None:
+        """Deletes what a killed process was in the midst of writing."""
+        for folder in (self.path, self.checkpoints, self.weights):
+            for path in folder.glob(".*.draft"):
+                path.unlink(missing_ok=True)
 
     def _remove_empty(self) -> None:
-        """Leaves nothing behind of a run that never began."""
+        """Leaves nothing behind of a run that never began, but for folders that were there before."""
         with contextlib.suppress(OSError):
-            self.checkpoints.rmdir()
             (self.path / ".lock").unlink(missing_ok=True)
-            self.path.rmdir()
+            while self._made:
+                self._made.pop().rmdir()
 
     def _take_lock(self, lock: TextIO) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             raise RunFolderError(
@@ -165,6 +192,22 @@ class RunFolder:
                 f"the run needs about {size_text(needed)} for its checkpoints and weights, but the disk of {self.path} "
                 f"has {size_text(free)} free; free some, choose another with --output, or lower checkpoints.keep"
             )
+
+
+def _is_draft(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".draft")
+
+
+_open_locks: set[TextIO] = set()
+
+
+def _close_locks() -> None:
+    """In a forked loader worker: it may outlive a killed run by seconds, and must not hold the folder meanwhile."""
+    while _open_locks:
+        _open_locks.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_locks)
 
 
 def write_whole(path: Path, content: bytes) -> None:

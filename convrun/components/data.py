@@ -63,10 +63,14 @@ def image_folder_facts(
     train_images: int | None = None,
     val_images: int | None = None,
     train_folder: str = "train",
-    val_folder: str = "val",
+    val_folder: str | None = "val",
 ) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the folders hold."""
     _need("root", root)
+    if val_folder is None:
+        if val_images:
+            raise KeyProblem("val_images", "there are none where val_folder is null", "remove it")
+        val_images = 0
     if num_classes is not None and train_images is not None and val_images is not None:
         return DataFacts(num_classes, train_images, val_images)
     return _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)[0]
@@ -79,7 +83,7 @@ def measure_image_folder(
     train_images: int | None = None,
     val_images: int | None = None,
     train_folder: str = "train",
-    val_folder: str = "val",
+    val_folder: str | None = "val",
 ) -> DataFacts:
     """What the folders hold; a DataError if the recipe declares something else."""
     _need("root", root)
@@ -87,11 +91,16 @@ def measure_image_folder(
 
 
 def _scanned_folders(
-    root: str, num_classes: int | None, train_images: int | None, val_images: int | None, *folders: str
+    root: str,
+    num_classes: int | None,
+    train_images: int | None,
+    val_images: int | None,
+    train_folder: str,
+    val_folder: str | None,
 ) -> tuple[DataFacts, dict[str, FolderScan]]:
     from convrun.data.folder_scan import scan_tree
 
-    train, val = scan_tree(root, *folders)
+    train, val = scan_tree(root, train_folder, val_folder)
     found = DataFacts(len(train.class_names), len(train), len(val))
     check_declared(root, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
     return found, {"train": train, "val": val}
@@ -106,7 +115,7 @@ def image_folder(
     train_images: PositiveInt | None = None,
     val_images: PositiveInt | None = None,
     train_folder: str = "train",
-    val_folder: str = "val",
+    val_folder: str | None = "val",
 ) -> ImageSet:
     """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
 
@@ -114,8 +123,8 @@ def image_folder(
     num_classes: number of class folders; declare all three numbers and no disk is touched before the run starts
     train_images: number of training images
     val_images: number of validation images
-    train_folder: name of the folder of training images, below root
-    val_folder: name of the folder of validation images, below root
+    train_folder: name of the folder of training images, below root; `.` is root itself
+    val_folder: name of the folder of validation images, below root; null: there are none, so evaluation must be off
     """
     from convrun.data.image_folder import ImageFolder
 

@@ -35,6 +35,8 @@ class RunInfo:
         total_steps: optimizer steps of the whole run.
         steps_per_epoch: optimizer steps of one epoch.
         start_step: optimizer steps already done when this process started; 0 for a new run.
+        evaluated_step: the last step whose evaluation is done. A run that was stopped in the midst of one starts with
+            it, so rows of evaluations after this step are dropped as well.
         screen: where a logger may show lines to the user.
     """
 
@@ -44,6 +46,7 @@ class RunInfo:
     total_steps: int
     steps_per_epoch: int
     start_step: int
+    evaluated_step: float = math.inf
     screen: Screen = field(default_factory=Screen)
 
 
@@ -82,7 +85,7 @@ class JsonLines:
         self._path = run.folder / "metrics.jsonl"
         with _explained(self._path):
             if self._path.is_file():
-                _keep_lines_until(run.start_step, self._path)
+                _keep_lines_until(run.start_step, run.evaluated_step, self._path)
             self._file = self._path.open("a", encoding="utf-8")
 
     def log(self, row: Row) -> None:
@@ -103,7 +106,8 @@ class CsvTables:
     """Two tables, train.csv and eval.csv, since their columns differ (RFC 4180)."""
 
     def __init__(self, run: RunInfo) -> None:
-        self._tables = {kind: _Table(run.folder / f"{kind}.csv", run.start_step) for kind in ("train", "eval")}
+        last_steps = {"train": run.start_step, "eval": min(run.start_step, run.evaluated_step)}
+        self._tables = {kind: _Table(run.folder / f"{kind}.csv", last) for kind, last in last_steps.items()}
 
     def log(self, row: Row) -> None:
         """Appends the row to the table of its kind."""
@@ -143,12 +147,12 @@ class TensorBoard:
 class _Table:
     """A CSV file whose columns are those of its rows; a row with a new key rewrites the file, which is rare."""
 
-    def __init__(self, path: Path, start_step: int) -> None:
+    def __init__(self, path: Path, last_step: float) -> None:
         self._path = path
         self._columns: list[str] = []
         with _explained(path):
             if path.is_file():
-                self._columns, rows = _read_table(path, start_step)
+                self._columns, rows = _read_table(path, last_step)
                 _replace(path, _csv(self._columns, rows, header=bool(self._columns)))
             path.open("a").close()
 
@@ -174,17 +178,19 @@ def _csv(columns: list[str], rows: Sequence[Row], header: bool) -> str:
     return text.getvalue()
 
 
-def _read_table(path: Path, last_step: int) -> tuple[list[str], list[dict[str, str]]]:
+def _read_table(path: Path, last_step: float) -> tuple[list[str], list[dict[str, str]]]:
     whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     reader = csv.DictReader(whole)
     rows = [row for row in reader if row["step"].isdigit() and int(row["step"]) <= last_step]
     return list(reader.fieldnames or []), rows
 
 
-def _keep_lines_until(last_step: int, path: Path) -> None:
+def _keep_lines_until(last_step: int, evaluated_step: float, path: Path) -> None:
     before = path.read_bytes()
     kept = b"".join(
-        line for line in before.splitlines(keepends=True) if line.endswith(b"\n") and _step_of(line) <= last_step
+        line
+        for line in before.splitlines(keepends=True)
+        if line.endswith(b"\n") and _step_of(line) <= last_step and not _is_evaluation_after(evaluated_step, line)
     )
     if kept != before:
         _replace(path, kept.decode())
@@ -196,6 +202,10 @@ def _step_of(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return math.inf
+
+
+def _is_evaluation_after(step: float, line: bytes) -> bool:
+    return json.loads(line).get("kind") == "eval" and _step_of(line) > step
 
 
 def _replace(path: Path, text: str) -> None:

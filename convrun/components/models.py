@@ -168,6 +168,41 @@ def _register_isotropic(name: str, shape: IsotropicShape) -> None:
     register("model", name, parameters=parameters)(build)
 
 
+def _count_free_isotropic(
+    num_classes: int,
+    *,
+    depth: int,
+    dim: int,
+    patch_size: int = 16,
+    layer_scale_init: float | None = None,
+    **others: Any,
+) -> int:
+    return IsotropicShape(depth, dim, patch_size).parameters(num_classes, layer_scale_init is not None)
+
+
+@register("model", "convnext_isotropic", parameters=_count_free_isotropic)
+def convnext_isotropic(
+    num_classes: int,
+    *,
+    depth: PositiveInt,
+    dim: PositiveInt,
+    patch_size: PositiveInt = 16,
+    layer_scale_init: NonNegativeFloat | None = None,
+    drop_path_rate: Fraction = 0.0,
+) -> nn.Module:
+    """An isotropic ConvNeXt of free shape: blocks of one width at one resolution (arXiv:2201.03545, section 3.3).
+
+    depth: blocks
+    dim: channels of every block
+    patch_size: side and stride in pixels of the stem's convolution
+    layer_scale_init: start value of each block's per-channel scale; null: no layer scale
+    drop_path_rate: probability to skip the last block for an image; earlier blocks rise to it linearly from 0
+    """
+    from convrun.models.isotropic import IsotropicConvNeXt
+
+    return IsotropicConvNeXt(IsotropicShape(depth, dim, patch_size), num_classes, drop_path_rate, layer_scale_init)
+
+
 for _name, _isotropic in ISOTROPIC.items():
     _register_isotropic(_name, _isotropic)
 

@@ -44,11 +44,15 @@ def warmup_steps_of(horizon: Horizon, warmup_epochs: float | None, warmup_steps:
         raise KeyProblem("warmup_steps", "the warm-up is given twice, in epochs and in steps", "leave one out")
     key, steps = "warmup_steps", warmup_steps or 0
     if warmup_epochs is not None:
-        key, steps = "warmup_epochs", round(warmup_epochs * horizon.steps_per_epoch)
+        key, steps = "warmup_epochs", _steps_in(warmup_epochs, horizon)
     if steps and steps >= horizon.total_steps:
         message = f"a warm-up of {steps} steps does not fit a run of {horizon.total_steps}"
         raise KeyProblem(key, message, "shorten the warm-up or train longer")
     return steps
+
+
+def _steps_in(epochs: float, horizon: Horizon) -> int:
+    return round(min(epochs * horizon.steps_per_epoch, 2.0**53))
 
 
 @register("scheduler", "cosine")
@@ -185,7 +189,7 @@ def _interval_of(horizon: Horizon, epochs: float | None, steps: int | None, warm
         raise KeyProblem("every_epochs", f"exactly one of every_epochs and every_steps is needed, {stated} set")
     key, interval = "every_steps", steps or 0
     if epochs is not None:
-        key, interval = "every_epochs", round(epochs * horizon.steps_per_epoch)
+        key, interval = "every_epochs", _steps_in(epochs, horizon)
     if interval < max(warmup, 1):
         message = f"an interval of {interval} steps would end within the warm-up of {warmup}"
         raise KeyProblem(key, message if warmup else "is less than one optimizer step", "make it longer")

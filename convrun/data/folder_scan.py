@@ -41,8 +41,10 @@ class FolderScan:
         return len(self.labels)
 
 
-def scan_tree(root: str, train_folder: str = "train", val_folder: str = "val") -> tuple[FolderScan, FolderScan]:
-    """The train and val splits of a tree.
+def scan_tree(
+    root: str, train_folder: str = "train", val_folder: str | None = "val"
+) -> tuple[FolderScan, FolderScan]:
+    """The train and val splits of a tree; without a folder of its own, val is empty.
 
     A second call costs one look at each class folder, as long as none of them has changed.
 
@@ -51,14 +53,17 @@ def scan_tree(root: str, train_folder: str = "train", val_folder: str = "val") -
     """
     base = Path(root).expanduser()
     present = [entry.name for entry in _entries(base, f"set data.root=FOLDER to the one with {train_folder}/ in it")]
-    folders = [base / train_folder, base / val_folder]
     for key, name in (("train_folder", train_folder), ("val_folder", val_folder)):
-        if not (base / name).is_dir():
+        if name is not None and not (base / name).is_dir():
             found = f" (it has {_some(present)})" if present else " (it is empty)"
             raise DataError(f"{base} has no folder {name}{found}; set data.root=FOLDER, or data.{key}=NAME")
-    listings = [_list_classes(folder) for folder in folders]
-    _check_same_classes(base, *([name for name, _ in listing] for listing in listings))
-    return _scan(str(folders[0]), listings[0]), _scan(str(folders[1]), listings[1])
+    train_classes = _list_classes(base / train_folder)
+    train = _scan(str(base / train_folder), train_classes)
+    if val_folder is None:
+        return train, FolderScan(str(base), train.class_names, b"", array("q", [0]), array("i"))
+    val_classes = _list_classes(base / val_folder)
+    _check_same_classes(base, [name for name, _ in train_classes], [name for name, _ in val_classes])
+    return train, _scan(str(base / val_folder), val_classes)
 
 
 def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:

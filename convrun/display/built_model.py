@@ -21,7 +21,7 @@ def built_model(plan: Plan) -> tuple[list[str], dict[str, Any]]:
     with torch.device("meta"):
         model = plan.model.create(plan.num_classes)
     parameters = sum(p.numel() for p in model.parameters())
-    groups = parameter_groups(model, plan.layer_decay)
+    groups = parameter_groups(model, plan.layer_decay, plan.layer_decay_levels)
     macs = multiply_accumulates(model, plan.input_size)
     decayed = [g for g in groups if "weight_decay" not in g]
     lines = [

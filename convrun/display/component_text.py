@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from typing import Any
 
 from convrun.keys import Key, keys_of_section
 from convrun.kinds import KINDS, Kind
 from convrun.recipe.recipe import plain
+from convrun.recipe.scalars import scalar
 from convrun.registry import Component
 
 
@@ -106,5 +108,6 @@ def description_data(component: Component) -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A value as YAML 1.2 on one line; JSON is."""
-    return json.dumps(plain(value), ensure_ascii=False) if not isinstance(value, str) else value or '""'
+    """A value as YAML 1.2 on one line; JSON is, and plain words need no quotes."""
+    is_word = isinstance(value, str) and re.fullmatch(r"[\w./-]+", value) and isinstance(scalar(value), str)
+    return str(value) if is_word else json.dumps(plain(value), ensure_ascii=False)

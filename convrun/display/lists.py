@@ -78,11 +78,12 @@ def _component(name: str) -> Component:
     kind, slash, rest = name.partition("/")
     if slash and kind in KINDS:
         return registry.find_family(kind, rest) if rest.endswith("/*") else registry.find(kind, rest)
-    found = [component for component in registry.all() if component.name == name]
-    if len(found) == 1:
-        return found[0]
+    found = [c for c in registry.all() if c.name == name or (c.is_family and name.startswith(c.name[:-1]))]
+    kinds = dict.fromkeys(component.kind for component in found)
+    if len(kinds) == 1:
+        return _component(f"{found[0].kind}/{name}")
     if found:
-        raise UsageError(f"several kinds have a {name}: {', '.join(f'{c.kind}/{c.name}' for c in found)}; name one")
+        raise UsageError(f"several kinds have a {name}: {', '.join(f'{kind}/{name}' for kind in kinds)}; name one")
     guess = nearest(name, [f"{c.kind}/{c.name}" for c in registry.all()] + [c.name for c in registry.all()])
     hint = f"did you mean {guess}?" if guess else "convrun list components shows all"
     raise UsageError(f"there is no component {name}; {hint}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from convrun.recipe import Recipe
+from convrun.recipe import Recipe, shipped_recipes
 
 if TYPE_CHECKING:
     from convrun.training.run import Outcome
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def outcome_text(recipe: Recipe, outcome: Outcome) -> str:
     """The result, where the run is, and what to do next."""
-    folder = outcome.folder
+    folder = shlex.quote(str(outcome.folder))
     if outcome.was_finished:
         lines = [f"this run is finished already, after step {outcome.step}"]
     else:
@@ -21,13 +22,21 @@ def outcome_text(recipe: Recipe, outcome: Outcome) -> str:
         lines[0] += f": {outcome.stopped_because}"
     lines.append(f"best top-1  {_result(recipe, outcome)}")
     lines += [
-        f"run folder  {folder}",
-        f"weights     {folder / 'weights'} (timm.create_model loads them)",
-        "next        " + f"convrun show {folder} --origin",
-        "            " + f"tensorboard --logdir {folder.parent}",
-        "            " + f"convrun run {recipe.name} seed=1",
+        f"run folder  {outcome.folder}",
+        f"weights     {outcome.folder / 'weights'} (timm.create_model loads them)",
     ]
-    return "\n".join(lines)
+    commands = [f"convrun show {folder} --origin"]
+    if any(choice.name == "tensorboard" for choice in recipe.loggers):
+        commands.append(f"tensorboard --logdir {folder}")
+    commands.append(f"convrun run {_again(recipe)} seed={recipe.seed + 1}")
+    return "\n".join([*lines, *(f"{'' if i else 'next':<12}{command}" for i, command in enumerate(commands))])
+
+
+def _again(recipe: Recipe) -> str:
+    """What names this recipe on a command line."""
+    shipped = shipped_recipes().get(recipe.name)
+    is_shipped = shipped is not None and shipped.resolve() == recipe.source.resolve()
+    return recipe.name if is_shipped else shlex.quote(str(recipe.source))
 
 
 def _result(recipe: Recipe, outcome: Outcome) -> str:

@@ -87,7 +87,7 @@ def warmup_steps(plan: Plan) -> int:
 def _optimizer(plan: Plan) -> str:
     extras = []
     if plan.layer_decay != 1:
-        extras.append(f"layer decay {plan.layer_decay:g}")
+        extras.append(f"layer decay {plan.layer_decay:g} a {plan.layer_decay_levels}")
     if plan.clip_grad_norm is not None:
         extras.append(f"gradient norm clipped at {plan.clip_grad_norm:g}")
     return ", ".join([plan.optimizer.text(), *extras])

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from convrun.recipe import Recipe
+from convrun.recipe.scalars import scalar
 
 
 class _Dumper(yaml.SafeDumper):
@@ -19,7 +20,14 @@ def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
 
 
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # PyYAML quotes what YAML 1.1 would misread; `1e3` and `0o17` are text there, and numbers for us.
+    style = "'" if not isinstance(scalar(value), str) else "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
 
 
 def recipe_yaml(recipe: Recipe) -> str:

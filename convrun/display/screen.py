@@ -37,10 +37,13 @@ class Screen:
         if self._progress is not None and self._progress.is_live:
             self._progress.print(text)
         else:
-            print(text, file=self._stream, flush=True)
-        self._record(text)
+            # A run outlives its reader: a closed pipe or terminal, a full disk behind a redirection.
+            with contextlib.suppress(OSError):
+                print(text, file=self._stream, flush=True)
+        self.record(text)
 
-    def _record(self, text: str) -> None:
+    def record(self, text: str) -> None:
+        """A line for the log file alone."""
         # A full disk must not end a run over a line of its log: metrics.jsonl is the record, and that one does.
         with contextlib.suppress(OSError):
             if self._log is not None:
@@ -61,7 +64,7 @@ class Screen:
             return
         text = self._progress.take(row)
         if row["kind"] == "train" and self._progress.is_live:
-            self._record(text)
+            self.record(text)
         else:
             self.say(text)
 
@@ -101,7 +104,7 @@ class RunProgress:
     def print(self, text: str) -> None:
         """A line above the display."""
         assert self._live is not None
-        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def advance(self, step: int) -> None:
         """An optimizer step is done."""

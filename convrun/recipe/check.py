@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.keys import Fault, KeyFaults, KeySet, keys_of_section, section_of
+from convrun.keys import Fault, Key, KeyFaults, KeySet, keys_of_section, section_of
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path as KeyPath
@@ -16,7 +17,7 @@ from convrun.recipe.recipe import Choice, Recipe
 from convrun.recipe.sections import DEFAULT_COMPONENTS, DEFAULT_LISTS, PLAIN_SECTIONS, Header
 from convrun.recipe.suggestions import guessed_key
 from convrun.recipe.tree import Node
-from convrun.registry import UnknownComponent, registry
+from convrun.registry import registry
 
 # These sections have settings that must be chosen.
 REQUIRED = ("model", "data", "optimizer", "scheduler", "training")
@@ -62,8 +63,8 @@ class _Checker:
 
     def raise_problems(self) -> None:
         if self.problems:
-            in_order = sorted(self.problems, key=lambda p: (p.place.source, p.place.line) if p.place else ("", 0))
-            raise RecipeError(in_order)
+            places = {p: (p.place.source, p.place.line, p.place.column) if p.place else ("", 0, 0) for p in self.problems}
+            raise RecipeError(sorted(self.problems, key=lambda p: places[p]))
 
     def report(self, path: KeyPath, message: str, cure: str = "", at_key: bool = False) -> None:
         node, steps = self.tree.at(path), path
@@ -124,15 +125,19 @@ class _Checker:
             return keys.check(values)
         except KeyFaults as error:
             guesses = {
-                self.unknown((*path, *fault.path), {*keys.keys, *(extra or ())} if len(fault.path) == 1 else set())
+                self.unknown((*path, *fault.path), {*_keys_around(fault.path, keys), *(extra or ())})
                 for fault in error.faults
                 if fault.type == "extra_forbidden"
             }
             for fault in error.faults:
                 if fault.type == "missing":
                     if fault.path[-1] not in guesses:
-                        meaning = keys.keys[str(fault.path[-1])].meaning if len(fault.path) == 1 else ""
+                        around = _keys_around(fault.path, keys)
+                        meaning = around[str(fault.path[-1])].meaning if fault.path[-1] in around else ""
                         self.report((*path, *fault.path), "is missing", meaning)
+                elif fault.type in ("too_short", "too_long") and len(fault.path) == 1:
+                    wanted = keys.keys[str(fault.path[0])].type_text
+                    self.report_value(path, dataclasses.replace(fault, message=wanted), values)
                 elif fault.type != "extra_forbidden":
                     self.report_value(path, fault, values)
         return None
@@ -191,10 +196,7 @@ class _Checker:
             return None
         try:
             component = registry.find(kind, name)
-            checked_values = self.check_keys(path, component.keys, values)
-        except UnknownComponent as error:
-            self.report((*path, "name"), str(error))
-            return None
+            checked_values = self.check_keys(path, component.keys, values, {"name"})
         except ConvrunError as error:
             self.report((*path, "name"), str(error))
             return None
@@ -203,10 +205,12 @@ class _Checker:
         choice = Choice(kind, name, checked_values, path)
         try:
             if "check" in component.meta:
-                arguments = choice.own_values()
-                component.meta["check"](**arguments)
+                component.ask("check", **choice.own_values())
         except KeyProblem as error:
             self.report((*path, error.key) if error.key else path, error.message, error.cure)
+            return None
+        except ConvrunError as error:
+            self.report((*path, "name"), str(error))
             return None
         return choice
 
@@ -217,6 +221,15 @@ def _defaults(section: str, values: dict[str, Any]) -> dict[str, Any]:
     if durations and not any(values.get(name) is not None for name in durations):
         return {**values, durations[0]: 1} if not any(name in values for name in durations) else values
     return values
+
+
+def _keys_around(path: KeyPath, keys: KeySet) -> Mapping[str, Key]:
+    """The keys of the map that holds the last step of a path: of the section itself, or of a section within."""
+    around: Mapping[str, Key] = keys.keys
+    for step in path[:-1]:
+        annotation = around[str(step)].annotation if step in around else None
+        around = KeySet(keys_of_section(annotation)).keys if dataclasses.is_dataclass(annotation) else {}
+    return around
 
 
 def _quoted(message: str) -> list[str]:

@@ -27,7 +27,8 @@ def _durations(recipe: Recipe) -> Iterator[Finding]:
             continue
         given = [name for name in (epochs, steps) if getattr(values, name) is not None]
         if len(given) == 2:
-            yield (section, steps), f"{epochs} and {steps} are both given", "keep one"
+            cure = f"keep one: {section}.{epochs}=null, or {section}.{steps}=null"
+            yield (section, steps), f"{epochs} and {steps} are both given", cure
         if not given:
             yield (section,), f"neither {epochs} nor {steps} is given", "give one"
 
@@ -42,6 +43,12 @@ def _ema_weights(recipe: Recipe) -> Iterator[Finding]:
                 yield (*choice.path, "weights"), "watches the EMA, but the recipe keeps none", cure
         if recipe.expect and recipe.expect.weights == "ema":
             yield ("expect", "weights"), "expects a result of the EMA, but the recipe keeps none", cure
+
+
+def _layer_decay(recipe: Recipe) -> Iterator[Finding]:
+    values = recipe.optimizer.values
+    if values["layer_decay"] == 1 and values["layer_decay_levels"] != "group":
+        yield ("optimizer", "layer_decay_levels"), "has no effect without layer_decay", "set layer_decay, or remove it"
 
 
 def _init(recipe: Recipe) -> Iterator[Finding]:
@@ -107,6 +114,7 @@ _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
     _durations,
     _ema_weights,
     _init,
+    _layer_decay,
     _no_evaluation,
     _augmentation_list,
     _image_before_batch,

@@ -12,10 +12,11 @@ from pathlib import Path
 from convrun.errors import RecipeError, UsageError
 from convrun.kinds import KINDS
 from convrun.recipe.problems import Problem
-from convrun.recipe.shipped import find_recipe
+from convrun.recipe.shipped import find_parent
 from convrun.recipe.tree import Node, read_file
 
 NOT_INHERITED = ("name", "summary", "expect", "notes")
+MOST_PARENTS = 20
 SINGLE_SECTIONS = {kind.section: kind.name for kind in KINDS.values() if not kind.is_list}
 LIST_SECTIONS = {kind.section: kind.name for kind in KINDS.values() if kind.is_list}
 
@@ -42,24 +43,19 @@ def _read(path: Path, shown_as: str | None, children: tuple[Path, ...]) -> Node:
     if parent.resolve() in chain:
         names = " -> ".join(p.name for p in (*chain[chain.index(parent.resolve()) :], parent))
         raise RecipeError([Problem(extends.place, ("extends",), f"the recipe extends itself: {names}")])
-    inherited = _read(parent, None if parent.is_absolute() else str(parent), chain)
+    if len(chain) > MOST_PARENTS:
+        raise RecipeError(
+            [Problem(extends.place, ("extends",), f"more than {MOST_PARENTS} parents, one above another")]
+        )
+    inherited = _read(parent, None, chain)
     kept = {key: node for key, node in inherited.value.items() if key not in NOT_INHERITED}
     own = {key: node for key, node in tree.value.items() if key != "extends"}
     return merged(inherited.with_value(kept), tree.with_value(own))
 
 
 def _parent_path(extends: Node, child: Path) -> Path:
-    name: str = extends.value
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        parent = child.parent / name
-        if parent.is_file():
-            return parent
-        raise RecipeError([Problem(extends.place, ("extends",), f"there is no file {parent}")])
-    sibling = child.parent / f"{name}.yaml"
-    if sibling.is_file():
-        return sibling
     try:
-        return find_recipe(name, with_parents=True)
+        return find_parent(extends.value, child.parent)
     except UsageError as error:
         raise RecipeError([Problem(extends.place, ("extends",), str(error))]) from None
 

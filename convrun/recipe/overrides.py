@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from convrun.errors import RecipeError
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS, with_names_expanded
 from convrun.recipe.problems import Path, Place, Problem, dotted, listed
-from convrun.recipe.tree import Node, read_text
+from convrun.recipe.scalars import is_unicode
+from convrun.recipe.tree import DEEPEST, Node, read_text
 
 
 def overridden(tree: Node, overrides: Sequence[str]) -> Node:
@@ -29,16 +30,23 @@ def overridden(tree: Node, overrides: Sequence[str]) -> Node:
 
 
 def _place(text: str, column: int = 1) -> Place:
-    return Place("override", 1, column, " ".join(text.splitlines()) or " ")
+    return Place("override", 1, column, " ".join(text.splitlines()))
 
 
 def _steps(text: str) -> list[str]:
+    if not is_unicode(text):
+        raise RecipeError([Problem(_place(text.encode("utf-8", "replace").decode()), (), "is not UTF-8")])
     key, equals, _ = text.partition("=")
     if not equals:
         raise RecipeError([Problem(_place(text), (), "is not KEY=VALUE", "for example optimizer.lr=1e-3")])
     steps = key.strip().split(".")
     if not all(steps):
-        raise RecipeError([Problem(_place(text), (), f"{key!r} is not the path of a key")])
+        raise RecipeError([Problem(_place(text), (), f"{key!r} is not the path of a key", "for example optimizer.lr")])
+    if len(steps) > DEEPEST:
+        raise RecipeError([Problem(_place(text), (), f"nested deeper than {DEEPEST} levels")])
+    if steps[0] == "extends":
+        cure = "write a recipe that extends it, or name it in place of this one"
+        raise RecipeError([Problem(_place(text), ("extends",), "cannot be overridden: the parent is read first", cure)])
     return steps
 
 

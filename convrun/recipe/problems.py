@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 Path = tuple[str | int, ...]
+MOST_SHOWN = 110
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +41,42 @@ class Problem:
         """One line, then the source line and a caret where there is one."""
         parts = [str(self.place) if self.place else "", dotted(self.path), self.message]
         lines = [": ".join(part for part in parts if part) + (f"; {self.cure}" if self.cure else "")]
-        if self.place and self.place.text:
-            shown = self.place.text.replace("\t", " ")
-            indent = len(shown) - len(shown.lstrip())
-            lines += [f"    {shown.strip()}", "    " + " " * (self.place.column - 1 - indent) + "^"]
+        if self.place and self.place.text.strip():
+            lines += [f"    {line}" for line in excerpt(self.place.text, self.place.column)]
         return "\n".join(lines)
+
+
+def excerpt(text: str, column: int) -> tuple[str, str]:
+    """A source line without its indentation (of a long one, the part around the column), and its caret."""
+    length, at = len(text.rstrip()), min(column - 1, len(text))
+    start = min(at, len(text) - len(text.lstrip()))
+    if length - start > MOST_SHOWN:
+        start = max(start, min(at - MOST_SHOWN // 2, length - MOST_SHOWN))
+    end = start + MOST_SHOWN
+    before = "…" if text[:start].strip() else ""
+    shown = "".join(c if c.isprintable() else " " for c in text[start : min(end, length)])
+    gap = " " * (len(before) + _columns(shown[: at - start]))
+    return f"{before}{shown}{'…' if length > end else ''}", f"{gap}^"
+
+
+def _columns(text: str) -> int:
+    """The columns a terminal gives to the text."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def dotted(path: Iterable[str | int]) -> str:
     """A path as an override writes it: `augmentations.2.policy`."""
-    return ".".join(str(step) for step in path)
+    return ".".join(_step(str(step)) for step in path)
+
+
+def _step(step: str) -> str:
+    if step.isprintable() and len(step) <= MOST_SHOWN:
+        return step
+    return repr(step)[1:-1][:MOST_SHOWN]
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:

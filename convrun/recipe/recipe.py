@@ -132,12 +132,16 @@ class Recipe:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists and dataclasses as maps, as a YAML file has them."""
+    """A value as a YAML file has it: tuples as lists, sections as maps, pydantic's types as they were written."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value
+    if type(value) in (str, int, float, bool, type(None)):
+        return value
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, fallback=str)
 
 
 def _short(value: Any) -> str:

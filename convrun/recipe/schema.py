@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from convrun.keys import Key, KeySet, keys_of_section
@@ -69,6 +70,8 @@ def _properties(keys: list[Key]) -> dict[str, Any]:
     for key in keys:
         described = properties[key.name]
         described.pop("title", None)
+        if "$ref" in json.dumps(described):
+            described = {}  # a plugin's type that refers to another: left to convrun, editors need not know it
         if key.meaning:
             described["description"] = key.meaning
         # Text may come from the environment, whatever its final type.

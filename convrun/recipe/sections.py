@@ -87,7 +87,7 @@ class Training:
     compile: whether torch.compile compiles the model
     """
 
-    batch_size: PositiveInt
+    batch_size: Annotated[int, Limits(gt=0, le=2**20)]
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     micro_batch: PositiveInt | Literal["auto"] = "auto"
@@ -186,5 +186,6 @@ DEFAULT_LISTS: dict[str, list[dict[str, Any]]] = {
 # The order of a recipe's keys, for what convrun writes.
 ORDER = (
     "name", "summary", "expect", "notes", "seed", "input_size", "plugins", "model", "init", "data", "augmentations",
-    "loss", "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks", "launcher",
+    "loss", "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks",
+    "launcher",
 )  # fmt: skip

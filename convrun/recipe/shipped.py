@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from convrun.errors import RunFolderError, UsageError
@@ -10,34 +12,61 @@ from convrun.recipe.problems import nearest
 _PACKAGE = Path(__file__).resolve().parent.parent
 # In an installed package the recipes lie inside it; in a checkout beside it.
 FOLDER = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir()), _PACKAGE / "recipes")
-if FOLDER.is_relative_to(Path.cwd()):
-    FOLDER = FOLDER.relative_to(Path.cwd())  # messages show it as the user would type it
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every shipped recipe. Files that start with `_` are parents of others, no recipes."""
-    return {p.stem: p for p in sorted(FOLDER.glob("*.yaml")) if not p.name.startswith("_")}
+    return {name: path for name, path in _shipped_files().items() if not name.startswith("_")}
 
 
-def find_recipe(text: str, with_parents: bool = False) -> Path:
+def _shipped_files() -> dict[str, Path]:
+    folder, here = FOLDER, os.getcwd()  # noqa: PTH109 - a third of the cost
+    if folder.is_relative_to(here):
+        folder = folder.relative_to(here)  # messages show it as the user would type it
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(text: str) -> Path:
     """The file that a path or a shipped name stands for.
 
     Raises:
         UsageError: neither; says the nearest shipped name.
     """
     path = Path(text)
-    if path.is_file():
-        return path
-    if path.is_dir() and (path / "recipe.yaml").is_file():
+    if os.path.isdir(text) and os.path.isfile(path / "recipe.yaml"):  # noqa: PTH112, PTH113 - these take any text
         return path / "recipe.yaml"
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
+        return path
     names = shipped_recipes()
-    if with_parents:
-        names = names | {p.stem: p for p in FOLDER.glob("_*.yaml")}
     if text in names:
         return names[text]
-    guess = nearest(path.stem, names)
+    if os.path.isdir(text):  # noqa: PTH112
+        raise UsageError(f"{text} is a folder without a recipe.yaml; name a file, or a folder that a run left")
+    raise _unknown(text, f"there is no file {text}", names)
+
+
+def find_parent(text: str, folder: Path) -> Path:
+    """The file that `extends: text` stands for in a recipe in `folder`: a path, a neighbour's name or a shipped name.
+
+    Raises:
+        UsageError: none of them; says the nearest name.
+    """
+    is_path = "/" in text or text.endswith((".yaml", ".yml"))
+    parent = folder / (text if is_path else f"{text}.yaml")
+    if os.path.isfile(parent):  # noqa: PTH113
+        return parent
+    if is_path:
+        raise UsageError(f"there is no file {parent}")
+    names = _shipped_files()
+    if text in names:
+        return names[text]
+    raise _unknown(text, f"there is no file {parent}", {*names, *(p.stem for p in folder.glob("*.yaml"))})
+
+
+def _unknown(text: str, what: str, names: Iterable[str]) -> UsageError:
+    guess = nearest(Path(text).stem, names)
     hint = f"did you mean {guess}?" if guess else "convrun list recipes shows those that ship"
-    raise UsageError(f"there is no file {text} and no shipped recipe of that name; {hint}")
+    return UsageError(f"{what} and no shipped recipe of that name; {hint}")
 
 
 def copy_recipe(source: str, destination: Path | None) -> Path:

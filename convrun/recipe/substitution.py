@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from convrun.recipe.problems import Path, Problem
-from convrun.recipe.tree import Node, scalar
+from convrun.recipe.scalars import is_unicode, scalar
+from convrun.recipe.tree import Node
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::(.*))?", re.DOTALL)
@@ -33,6 +34,8 @@ def substituted(node: Node, problems: list[Problem], path: Path = (), env: Mappi
             return ""
         name, default = reference.groups()
         if name in env:
+            if not is_unicode(env[name]):
+                problems.append(Problem(node.place, path, f"the environment variable {name} is not UTF-8"))
             return env[name]
         if default is None:
             cure = f"export {name}=..., or set it here: {'.'.join(map(str, path))}=..."

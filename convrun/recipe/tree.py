@@ -11,27 +11,20 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from convrun.errors import RecipeError
 from convrun.recipe.problems import Place, Problem
+from convrun.recipe.scalars import is_unicode, scalar
 
 MOST_BYTES = 1 << 20
 MOST_NODES = 20_000
 DEEPEST = 40
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INT = re.compile(r"[-+]?[0-9]+")
-_OTHER_BASE = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those of YAML 1.1, by which libyaml counts lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,36 +98,28 @@ def read_file(path: Path, shown_as: str | None = None) -> Node:
 
 
 def read_text(text: str, source: str) -> Node:
-    """The tree of one YAML document."""
+    """The tree of one YAML document.
+
+    Raises:
+        RecipeError: not YAML, or YAML that a recipe does not use.
+    """
+    if not is_unicode(text):
+        raise RecipeError([Problem(Place(source, 0, 0), (), "is not UTF-8")])
     return _Composer(text, source).document()
-
-
-def scalar(text: str) -> Any:
-    """A plain scalar under YAML 1.2's core schema."""
-    if text in _SPECIAL:
-        return _SPECIAL[text]
-    if _INT.fullmatch(text):
-        return int(text) if len(text) < 25 else float(text)
-    if _OTHER_BASE.fullmatch(text):
-        return int(text, 0)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _NOT_FINITE.fullmatch(text):
-        return float(text.replace(".", "", 1))
-    return text
 
 
 class _Composer:
     def __init__(self, text: str, source: str) -> None:
-        self.lines = text.split("\n")
+        self.lines = _LINE_BREAK.split(text)
         self.source = source
-        self.events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
-        self.anchors: dict[str, Node] = {}
+        self.text = text
+        self.anchors: dict[str, Node | None] = {}  # None: the node is not complete yet
         self.problems: list[Problem] = []
         self.nodes = 0
 
     def document(self) -> Node:
         try:
+            self.events: Iterator[Any] = yaml.parse(self.text, Loader=_Loader)
             next(self.events)
             event = next(self.events)
             if isinstance(event, yaml.StreamEndEvent):
@@ -151,17 +136,26 @@ class _Composer:
             problem = Problem(place, (), f"not YAML: {error.problem or 'syntax error'}{context}", _syntax_cure(place))
             raise RecipeError([*self.problems, problem]) from None
         except yaml.YAMLError as error:
-            reason = str(error).splitlines()[0] if str(error) else "syntax error"
-            raise RecipeError([*self.problems, Problem(Place(self.source, 0, 0), (), f"not YAML: {reason}")]) from None
+            raise RecipeError([*self.problems, self.unreadable(error)]) from None
         if self.problems:
             raise RecipeError(self.problems)
         return root
 
+    def unreadable(self, error: yaml.YAMLError) -> Problem:
+        """What YAML's reader refuses, without a mark: characters that no YAML file may hold."""
+        bad = next((i for i, c in enumerate(self.text) if (c < " " and c not in "\t\n\r") or c == "\x7f"), None)
+        if bad is None:
+            reason = str(error).splitlines()[0] if str(error) else "syntax error"
+            return Problem(Place(self.source, 0, 0), (), f"not YAML: {reason}")
+        before = _LINE_BREAK.split(self.text[:bad])
+        place = Place(self.source, len(before), len(before[-1]) + 1, self.lines[len(before) - 1])
+        return Problem(place, (), f"not YAML: the control character {self.text[bad]!r}", "remove it; is it a recipe?")
+
     def place(self, mark: Any) -> Place:
-        text = self.lines[mark.line].rstrip("\r") if mark.line < len(self.lines) else ""
+        text = self.lines[mark.line] if mark.line < len(self.lines) else ""
         return Place(self.source, mark.line + 1, mark.column + 1, text)
 
-    def stop(self, event: Any, message: str, cure: str = "") -> None:
+    def stop(self, event: Any, message: str, cure: str = "") -> NoReturn:
         raise RecipeError([*self.problems, Problem(self.place(event.start_mark), (), message, cure)])
 
     def count(self, event: Any, nodes: int) -> None:
@@ -174,9 +168,10 @@ class _Composer:
             self.stop(event, f"nested deeper than {DEEPEST} levels")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
-        if event.tag is not None and event.tag not in ("!", "tag:yaml.org,2002:str"):
-            self.stop(event, f"the tag {event.tag} is not allowed", "a recipe holds plain values only")
+        self.check_tag(event)
         self.count(event, 1)
+        if event.anchor:
+            self.anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
             is_plain = event.implicit[0] and not event.style and event.tag is None
             value = scalar(event.value) if is_plain else event.value
@@ -189,10 +184,16 @@ class _Composer:
             self.anchors[event.anchor] = node
         return node
 
+    def check_tag(self, event: Any) -> None:
+        if event.tag is not None and event.tag not in ("!", "tag:yaml.org,2002:str"):
+            self.stop(event, f"the tag {event.tag} is not allowed", "a recipe holds plain values only")
+
     def alias(self, event: Any) -> Node:
         if event.anchor not in self.anchors:
             self.stop(event, f"*{event.anchor} refers to nothing before it", f"&{event.anchor} must come first")
         node = self.anchors[event.anchor]
+        if node is None:
+            self.stop(event, f"*{event.anchor} is part of what it stands for", "write it out")
         self.count(event, node.size)
         return node
 
@@ -208,6 +209,7 @@ class _Composer:
             place = self.place(event.start_mark)
             if not isinstance(event, yaml.ScalarEvent):
                 self.stop(event, "a key must be text")
+            self.check_tag(event)
             key = event.value
             value = dataclasses.replace(self.node(next(self.events), depth + 1), key_place=place)
             if key == "<<":

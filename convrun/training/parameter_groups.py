@@ -4,13 +4,16 @@ Layer decay follows ConvNeXt's fine-tuning code (arXiv:2201.03545): for 3-3-27-3
 at 0 and the head at 13, and a level's share of the learning rate is decay^(13 - level). The released code knows no
 other depths. Ours is the same rule read for any: a level each for the stem, stages 0 and 1, every three blocks of
 stage 2, stage 3, and the head. So 3-3-9-3 has 8 levels, 2-2-6-2 has 7.
+
+ConvNeXt V2's fine-tuning code (arXiv:2301.00808) has, beside these groups, a level a block: a downsample belongs to
+the block after it, the stem to the first block, norm and head come last. Small models are trained with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convrun.errors import ModelError
 
@@ -21,7 +24,9 @@ BLOCKS_A_LEVEL = 3
 ISOTROPIC_LEVELS = 12
 
 
-def parameter_groups(model: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, layer_decay: float = 1.0, levels_by: Literal["group", "block"] = "group"
+) -> list[dict[str, Any]]:
     """The trainable parameters of a bare model (not compiled, not wrapped) as groups for an optimizer.
 
     A group holds `params`, `names` (theirs, in order), `lr_scale`, `label` (for display), and `weight_decay: 0.0` only
@@ -33,7 +38,7 @@ def parameter_groups(model: nn.Module, layer_decay: float = 1.0) -> list[dict[st
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     levels = dict.fromkeys(parameters, 0)
     if layer_decay != 1:
-        levels = depth_levels(model)
+        levels = depth_levels(model, levels_by)
     undecayed = {name for name in parameters if is_undecayed(model, name)}
     top = max(levels.values())
     groups = []
@@ -61,8 +66,8 @@ def is_undecayed(model: nn.Module, name: str) -> bool:
     return model.get_parameter(name).ndim <= 1 or name.endswith(".bias") or ".grn." in name or name in own
 
 
-def depth_levels(model: nn.Module) -> dict[str, int]:
-    """The depth level of every parameter, 0 for the stem.
+def depth_levels(model: nn.Module, levels_by: Literal["group", "block"] = "group") -> dict[str, int]:
+    """The depth level of every parameter; by groups 0 is the stem, by blocks 1 is the stem and the first block.
 
     Staged models have parameters named stem, stages.S.downsample, stages.S.blocks.N and head (or norm); isotropic
     ones stem, blocks.N and head (or norm). The blocks of an isotropic model share out 12 levels, as many as lie
@@ -78,7 +83,14 @@ def depth_levels(model: nn.Module) -> dict[str, int]:
     isotropic = _indices(r"blocks\.(\d+)\.", names)
     if not staged and not isotropic:
         raise _unknown_depth(model)
-    levels = {n: _staged_level(n, len(staged)) if staged else _isotropic_level(n, len(isotropic)) for n in names}
+    if levels_by == "block":
+        stages = [len(_indices(rf"stages\.{s}\.blocks\.(\d+)\.", names)) for s in range(4)]
+        depths = stages if staged else [len(isotropic)]
+        levels = {n: _block_level(n, depths) for n in names}
+    elif staged:
+        levels = {n: _staged_level(n, len(staged)) for n in names}
+    else:
+        levels = {n: _isotropic_level(n, len(isotropic)) for n in names}
     unknown = [name for name, level in levels.items() if level is None]
     if unknown:
         raise _unknown_depth(model, unknown[0])
@@ -92,6 +104,14 @@ def _staged_level(name: str, stage_2_blocks: int) -> int | None:
     if stage := re.match(r"stages\.([0-3])\.(downsample|blocks)\.", name):
         return {0: 1, 1: 2, 2: 3, 3: above_stage_2}[int(stage[1])]
     return _end_level(name, above_stage_2 + 1)
+
+
+def _block_level(name: str, depths: list[int]) -> int | None:
+    if name.startswith("stem."):
+        return 1
+    if block := re.match(r"(?:stages\.(\d+)\.)?(?:blocks\.(\d+)|downsample)\.", name):
+        return sum(depths[: int(block[1] or 0)]) + int(block[2] or 0) + 1
+    return _end_level(name, sum(depths) + 1)
 
 
 def _isotropic_level(name: str, blocks: int) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,14 +20,15 @@ from convrun.components.loggers import Logger, RunInfo
 from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.image_set import ImageSet
 from convrun.data.order import MicroBatches
+from convrun.display.outcome_text import outcome_text
 from convrun.display.recipe_text import recipe_yaml
 from convrun.display.screen import Screen
-from convrun.errors import CheckpointError, DataError, Diverged, Interrupted, Preempted, RunFolderError
+from convrun.errors import CheckpointError, ConvrunError, DataError, Diverged, Interrupted, Preempted, RunFolderError
 from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, make_plan
 from convrun.randomness import derived_seed
 from convrun.recipe import Recipe
-from convrun.resume import check_unchanged
-from convrun.run_folder import RunFolder
+from convrun.resume import check_same_data, check_unchanged, drop_what_changed
+from convrun.run_folder import RunFolder, explained
 from convrun.training.device import device_text, this_machine
 from convrun.training.parameter_groups import parameter_groups
 from convrun.training.signals import StopRequest
@@ -85,9 +88,14 @@ def run(
     screen = screen or Screen()
     with folder.opened(), StopRequest() as stop:
         try:
-            return _Run(recipe, plan, machine, folder, screen, stop, train_set, val_set, model).go(
+            outcome = _Run(recipe, plan, machine, folder, screen, stop, train_set, val_set, model).go(
                 resume, allow_changes
             )
+            screen.record(outcome_text(recipe, outcome))
+            return outcome
+        except ConvrunError as error:
+            screen.record(str(error))
+            raise
         finally:
             screen.close()
 
@@ -135,59 +143,84 @@ class _Run:
         self.device = torch.device(machine.device or "cpu")
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.loggers: list[Logger] = []
+        self.step = 0
 
     def go(self, resume: Resume, allow_changes: Sequence[str]) -> Outcome:
         """Trains to the end; every way out leaves a true status.json."""
-        saved, path = self.saved_state(resume)
-        changes = check_unchanged(self.folder, self.recipe, allow_changes) if saved is not None else []
-        start_step = saved["state"]["step"] if saved is not None else 0
-        if saved is not None and (saved["state"]["stopped_because"] or start_step >= self.plan.total_steps):
+        saved, path, changes = self.saved_state(resume, allow_changes)
+        self.step = saved["state"]["step"] if saved is not None else 0
+        if saved is not None and not changes and self.is_finished(saved["state"]):
             best = saved["state"]["best"]
-            return Outcome(self.folder.path, best[0][0] if best else None, start_step, was_finished=True)
-        self.begin(start_step, changes)
-        trainer = self.trainer(start_step, saved, path)
+            return Outcome(self.folder.path, best[0][0] if best else None, self.step, was_finished=True)
+        self.begin(changes)
         try:
+            trainer = self.trainer(saved, path)
+            saved = None  # its tensors would take memory as long as the run lasts
             trainer.train()
+            self.close_loggers()
+            self.check_is_complete(trainer)
+            export_weights(self.folder, trainer)
+            self.folder.set_status("finished", self.step, self.plan.total_steps)
         except BaseException as error:
-            self.folder.set_status(_state_after(error), trainer.state.step, self.plan.total_steps, str(error))
+            self.note_end(error)
             raise
-        finally:
-            for logger in self.loggers:
-                logger.close()
-            self.screen.stop_progress()
-        return self.end(trainer)
+        best = trainer.state.best
+        because = trainer.state.stopped_because
+        return Outcome(self.folder.path, best[0][0] if best else None, self.step, stopped_because=because)
 
-    def saved_state(self, resume: Resume) -> tuple[dict[str, Any] | None, Path]:
-        """The newest checkpoint's content, if the run is to go on from one."""
+    def is_finished(self, state: dict[str, Any]) -> bool:
+        """Whether nothing is left to do: no step, and neither an evaluation nor the weights' export."""
+        is_over = bool(state["stopped_because"]) or state["step"] >= self.plan.total_steps
+        return is_over and (self.folder.read_json("status.json") or {}).get("state") == "finished"
+
+    def saved_state(
+        self, resume: Resume, allow_changes: Sequence[str]
+    ) -> tuple[dict[str, Any] | None, Path, list[tuple[str, Any, Any]]]:
+        """The newest checkpoint's content, if the run is to go on from one; its file; the changes since."""
         steps = checkpoints.steps_in(self.folder.checkpoints)
         if not steps:
             if resume == "must":
                 raise RunFolderError(f"--resume must: {self.folder.path} holds no checkpoint to go on from")
-            return None, self.folder.path
+            return None, self.folder.path, []
         if resume == "never":
             raise RunFolderError(
                 f"--resume never: {self.folder.path} holds a run already; choose another folder with --output"
             )
+        changes = check_unchanged(self.folder, self.recipe, allow_changes)
         path = checkpoints.path_of(self.folder.checkpoints, steps[-1])
         saved = checkpoints.load(path)
         checkpoints.check_same_tensors(path, saved["model"], self.model.state_dict())
-        return saved, path
+        if not any(key.split(".")[0] == "data" for key, _, _ in changes):
+            check_same_data(path, saved["data"], self.data_facts())
+        if changes:
+            drop_what_changed(saved, [key for key, _, _ in changes])
+        return saved, path, changes
 
-    def begin(self, start_step: int, changes: list[tuple[str, Any, Any]]) -> None:
+    def data_facts(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the data: the class map, and how many images there are."""
+        return {
+            "class_names": list(self.train_set.class_names),
+            "train_images": len(self.train_set),
+            "val_images": len(self.val_set),
+        }
+
+    def begin(self, changes: list[tuple[str, Any, Any]]) -> None:
         """Writes what the folder says of the run, and tells the user where it is."""
-        if start_step == 0:
+        if self.step == 0:
             size = 4 * sum(p.numel() for p in self.model.parameters())
             per_checkpoint = checkpoint_bytes(self.plan) or 4 * size
             self.folder.check_space(per_checkpoint * kept_checkpoints(self.plan) + 4 * size)
-        self.screen.log_to(self.folder.path / "train.log")
-        self.folder.write("recipe.yaml", recipe_yaml(self.recipe))
+        # Before recipe.yaml, which makes a change the run's own: a kill between the two must not hide it.
+        self.folder.add_start(device_text(self.machine), changes, self.step)
         self.folder.write_json("plan.json", self.plan.as_dict())
-        self.folder.add_start(device_text(self.machine), changes, start_step)
-        self.folder.set_status("running", start_step, self.plan.total_steps)
-        how = f"goes on after step {start_step} of {self.plan.total_steps}" if start_step else "starts"
+        self.folder.write("recipe.yaml", recipe_yaml(self.recipe))
+        self.folder.set_status("running", self.step, self.plan.total_steps)
+        with explained(f"{self.folder.path / 'train.log'}", "choose another folder with --output"):
+            self.screen.log_to(self.folder.path / "train.log")
+        how = f"goes on after step {self.step} of {self.plan.total_steps}" if self.step else "starts"
         self.screen.say(f"{self.plan.name} {how} in {self.folder.path} on {device_text(self.machine)}")
 
-    def trainer(self, start_step: int, saved: dict[str, Any] | None, path: Path) -> Trainer:
+    def trainer(self, saved: dict[str, Any] | None, path: Path) -> Trainer:
         """Everything the plan names, built; the saved state loaded into it."""
         plan = self.plan
         info = RunInfo(
@@ -196,7 +229,8 @@ class _Run:
             recipe=self.recipe.resolved(),
             total_steps=plan.total_steps,
             steps_per_epoch=plan.steps_per_epoch,
-            start_step=start_step,
+            start_step=self.step,
+            evaluated_step=saved["state"]["evaluated_step"] if saved is not None else 0,
             screen=self.screen,
         )
         shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
@@ -208,7 +242,7 @@ class _Run:
         trainer = Trainer(
             plan,
             self.model,
-            plan.optimizer.create(parameter_groups(self.model, plan.layer_decay)),
+            plan.optimizer.create(parameter_groups(self.model, plan.layer_decay, plan.layer_decay_levels)),
             plan.loss.create(),
             partial(self.open_feed, image_augmentations, loading),
             self,
@@ -222,11 +256,28 @@ class _Run:
         if saved is not None:
             try:
                 trainer.load_state_dict(saved)
-            except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            except (AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
                 raise CheckpointError(f"{path} does not fit the recipe: {error}; train in another folder") from error
         # Loggers come last: they drop what an earlier process wrote beyond the state it saved.
-        self.loggers = [choice.create(info) for choice in plan.loggers]
+        for choice in plan.loggers:
+            self.loggers.append(choice.create(info))
         return trainer
+
+    def close_loggers(self) -> None:
+        """Each once, whatever another one raises."""
+        with contextlib.ExitStack() as stack:
+            for logger in reversed(self.loggers):
+                stack.callback(logger.close)
+            self.loggers = []
+        self.screen.stop_progress()
+
+    def note_end(self, error: BaseException) -> None:
+        """Takes down what is open and says in status.json how the run ended; what fails in that hides no error."""
+        with contextlib.suppress(Exception):
+            self.close_loggers()
+        text = "" if isinstance(error, Interrupted | Preempted) else str(error) or type(error).__name__
+        with contextlib.suppress(RunFolderError):
+            self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
 
     def open_feed(self, augmentations: list[Any], loading: dict[str, Any], start_step: int) -> TrainFeed:
         """The run's micro-batches from a step on."""
@@ -248,9 +299,10 @@ class _Run:
 
     def advance(self, step: int) -> None:
         """Moves the progress display."""
+        self.step = step
         self.screen.advance(step)
 
-    def save(self, trainer: Trainer, is_best: bool) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint, and deletes those that need not stay."""
         state = trainer.state
         content = {
@@ -258,31 +310,23 @@ class _Run:
             "samples_seen": state.step * self.plan.batch_size,
             "recipe": self.recipe.resolved(),
             "recipe_hash": self.plan.recipe_hash,
-            "class_names": list(self.train_set.class_names),
+            "data": self.data_facts(),
         }
         folder = self.folder.checkpoints
-        path = checkpoints.save(folder, state.step, content)
-        if is_best:
-            checkpoints.point(folder, "best", path)
+        checkpoints.save(folder, state.step, content)
         checkpoints.keep_only(folder, self.plan.keep_last, [step for _, step in state.best[: self.plan.keep_best]])
         self.folder.set_status("running", state.step, self.plan.total_steps)
 
-    def end(self, trainer: Trainer) -> Outcome:
-        """Leaves the weights behind, or says how to go on."""
-        state, plan = trainer.state, self.plan
-        if state.step < plan.total_steps and not state.stopped_because:
-            left = plan.total_steps - state.step
-            message = (
-                f"stopped after step {state.step} of {plan.total_steps} ({left} to go), all saved; "
-                f"go on with: convrun run {self.folder.path}"
-            )
-            error = self.stop.error(message)
-            self.folder.set_status(_state_after(error), state.step, plan.total_steps)
-            raise error
-        export_weights(self.folder, trainer)
-        self.folder.set_status("finished", state.step, plan.total_steps)
-        top1 = state.best[0][0] if state.best else None
-        return Outcome(self.folder.path, top1, state.step, stopped_because=state.stopped_because)
+    def check_is_complete(self, trainer: Trainer) -> None:
+        """Raises what a signal asked for, with the command to go on, if steps or the last evaluation are left."""
+        left = self.plan.total_steps - self.step
+        if trainer.state.stopped_because or not (left or trainer.is_evaluation_due()):
+            return
+        what = f"{left} to go" if left else "its evaluation to go"
+        raise self.stop.error(
+            f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; "
+            f"go on with: convrun run {shlex.quote(str(self.folder.path))}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# SIGHUP: the terminal was closed.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 
 
 class StopRequest:
@@ -40,4 +41,6 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        # The user's word stands: a SIGTERM after Ctrl-C makes no preemption of it.
+        if self.signal != signal.SIGINT:
+            self.signal = signal.Signals(number)

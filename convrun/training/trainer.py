@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -21,6 +22,10 @@ from convrun.training.precision import Precision
 from convrun.training.state import RunState
 from convrun.training.window import Window
 
+DIVERGED = (
+    "the last checkpoint is from before: look at the data, lower optimizer.lr, lengthen the warm-up, or set "
+    "training.clip_grad_norm"
+)
 BatchAugmentation = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
@@ -41,7 +46,7 @@ class Observer(Protocol):
     def advance(self, step: int) -> None:
         """An optimizer step is done."""
 
-    def save(self, trainer: Trainer, is_best: bool) -> None:
+    def save(self, trainer: Trainer) -> None:
         """The state is to be saved."""
 
 
@@ -103,6 +108,8 @@ class Trainer:
                 self.window.end_step()
                 self.observer.advance(state.step)
                 self.finish_step(feed)
+            if self.saved_step != state.step:
+                self.save()
 
     def is_over(self) -> bool:
         """Whether there is nothing left to do, or something asks to stop."""
@@ -152,11 +159,15 @@ class Trainer:
         if plan.is_logged_after(state.step) and self.window.steps:
             self.log(feed)
         with self.window.paused():
-            if plan.is_evaluated_after(state.step) and state.evaluated_step < state.step:
+            if self.is_evaluation_due():
                 is_best = self.evaluate()
-            is_due = plan.is_saved_after(state.step) or (is_best and plan.keep_best > 0) or self.is_over()
+            is_due = plan.is_saved_after(state.step) or (is_best and plan.keep_best > 0)
             if is_due and self.saved_step != state.step:
-                self.save(is_best)
+                self.save()
+
+    def is_evaluation_due(self) -> bool:
+        """Whether the weights as they stand are still to be evaluated."""
+        return self.plan.is_evaluated_after(self.state.step) and self.state.evaluated_step < self.state.step
 
     def log(self, feed: Feed) -> None:
         """One row about the steps since the last; the only place where the loop waits for the device."""
@@ -169,12 +180,16 @@ class Trainer:
 
     def check_finite(self, loss: float) -> None:
         """Raises Diverged if a loss is no number any more."""
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             first = self.state.step - self.window.steps + 1
-            raise Diverged(
-                f"the loss is {loss} in the steps {first} to {self.state.step}; the last checkpoint is from before: "
-                "look at the data, lower optimizer.lr, lengthen the warm-up, or set training.clip_grad_norm"
-            )
+            raise Diverged(f"the loss is {loss} in the steps {first} to {self.state.step}; {DIVERGED}")
+
+    def check_weights(self) -> None:
+        """Raises Diverged if a weight is no number any more; the loss of the update that broke it was fine still."""
+        self.check_finite(self.window.mean_loss())
+        weights = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
+        if not torch.stack([tensor.isfinite().all() for tensor in weights]).all():
+            raise Diverged(f"weights are not finite after step {self.state.step}; {DIVERGED}")
 
     @property
     def epoch(self) -> float:
@@ -183,7 +198,7 @@ class Trainer:
 
     def evaluate(self) -> bool:
         """Evaluates the weights and their EMA, logs both; whether the reported result is the best so far."""
-        self.check_finite(self.window.mean_loss())
+        self.check_weights()
         try:
             rows = [self._score("model")]
             if self.ema is not None:
@@ -204,10 +219,10 @@ class Trainer:
         score = evaluate(self.model, self.validation, self.inputs, self.precision, self.should_stop)
         return score.row(self.state.step, self.epoch, weights)
 
-    def save(self, is_best: bool = False) -> None:
+    def save(self) -> None:
         """Hands the state to the observer, unless the weights are no numbers any more."""
-        self.check_finite(self.window.mean_loss())
-        self.observer.save(self, is_best)
+        self.check_weights()
+        self.observer.save(self)
         self.saved_step = self.state.step
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,12 +240,24 @@ class Trainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken."""
         self.model.load_state_dict(saved["model"])
-        if self.ema is not None:
+        if self.ema is not None and saved["ema"] is not None:
             self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.precision.scaler.load_state_dict(saved["scaler"])
+        elif self.ema is not None:  # one that began with this start: it begins with the weights as they are now
+            self.ema = Ema(self.model, self.ema.decay)
+        self.load_optimizer_state(saved["optimizer"])
+        if saved["scaler"]:
+            self.precision.scaler.load_state_dict(saved["scaler"])
         self.state.load_state_dict(saved["state"])
         self.window.load_state_dict(saved["window"])
-        for callback, state in zip(self.callbacks, self.state.callbacks, strict=True):
-            callback.load_state_dict(state)
+        if saved["state"]["callbacks"] is not None:
+            for callback, state in zip(self.callbacks, saved["state"]["callbacks"], strict=True):
+                callback.load_state_dict(state)
         self.saved_step = self.state.step
+
+    def load_optimizer_state(self, saved: dict[str, Any]) -> None:
+        """The moments as saved, but the settings as the recipe has them now: `--allow-change` may have changed some."""
+        ours = {"label", "lr_scale", *self.plan.optimizer.values} - {"lr"}  # every step sets that one
+        settings = [{key: group[key] for key in group if key in ours} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(saved)
+        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(values)
