@@ -7,6 +7,8 @@ every other; both call the same function.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import NoReturn
 
@@ -17,23 +19,34 @@ def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no × still shows the rest
     try:
-        if arguments[:1] == ["validate"] and not any(a.startswith("-") for a in arguments):
-            from convrun.display.validation import validate_and_print
-
-            sys.exit(validate_and_print(arguments[1:]))
-        from convrun.cli import app
-
-        app(args=arguments, prog_name="convrun")
+        try:
+            _answer(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a reader that has gone shows here, not when Python shuts down
     except ConvrunError as error:
         _end(error, debug)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe has gone (`| head`); Python would complain once more while it flushes.
-        sys.stderr.close()
+        # The reader of a pipe has gone (`| head`); Python would complain once more when it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+
+
+def _answer(arguments: list[str]) -> None:
+    if arguments[:1] == ["validate"] and not any(a.startswith("-") for a in arguments):
+        from convrun.display.validation import validate_and_print
+
+        sys.exit(validate_and_print(arguments[1:]))
+    from convrun.cli import app
+
+    app(args=arguments, prog_name="convrun")
 
 
 def _end(error: ConvrunError, debug: bool) -> NoReturn:

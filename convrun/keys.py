@@ -45,9 +45,8 @@ Fraction = Annotated[float, Limits(ge=0, lt=1)]
 Betas = tuple[Fraction, Fraction]
 
 REQUIRED: Any = inspect.Parameter.empty
-_NUMBER_LIMITS = ("gt", "ge", "lt", "le", "multiple_of")
-_LENGTH_LIMITS = ("min_length", "max_length")
-_SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
+NUMBER_LIMITS = ("gt", "ge", "lt", "le", "multiple_of")
+LENGTH_LIMITS = ("min_length", "max_length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +66,8 @@ class Key:
     @property
     def type_text(self) -> str:
         """The type and its limits as a person reads them: `float > 0`, `int ≥ 1 or 'auto'`."""
+        from convrun.type_text import type_text
+
         return type_text(self.annotation)
 
 
@@ -120,8 +121,8 @@ def _resolved(annotations: dict[str, Any], namespace: dict[str, Any]) -> dict[st
     holder = types.SimpleNamespace(__annotations__=annotations)
     try:
         return typing.get_type_hints(holder, globalns=namespace, include_extras=True)
-    except NameError as error:
-        raise TypeError(f"an annotation names something undefined: {error}") from error
+    except Exception as error:
+        raise TypeError(f"an annotation cannot be read: {error}") from error
 
 
 def meanings_in(docstring: str, names: Sequence[str]) -> dict[str, str]:
@@ -176,9 +177,9 @@ def schema_of(annotation: Any) -> core_schema.CoreSchema:
 
 def _limited(annotation: Any, metadata: tuple[Any, ...], whole: Any) -> core_schema.CoreSchema:
     schema = dict(schema_of(annotation))
-    allowed = _NUMBER_LIMITS if schema["type"] in ("int", "float") else _LENGTH_LIMITS
+    allowed = NUMBER_LIMITS if schema["type"] in ("int", "float") else LENGTH_LIMITS
     for item in metadata:
-        limits = {name: getattr(item, name, None) for name in (*_NUMBER_LIMITS, *_LENGTH_LIMITS)}
+        limits = {name: getattr(item, name, None) for name in (*NUMBER_LIMITS, *LENGTH_LIMITS)}
         limits = {name: value for name, value in limits.items() if value is not None}
         if isinstance(item, str):
             continue
@@ -288,49 +289,3 @@ def _lowered(message: str) -> str:
     message = re.sub(r"^(a valid )(integer|string|boolean|number|list|tuple|dictionary|array)\b.*", r"a \2", message)
     message = message.replace("a integer", "an integer").replace("a dictionary", "a mapping")
     return message.replace("a array", "a list").replace("a tuple", "a list")
-
-
-def type_text(annotation: Any) -> str:
-    """An annotation as a person reads it."""
-    if annotation is None or annotation is type(None):
-        return "null"
-    names = {bool: "true or false", int: "int", float: "float", str: "text"}
-    if isinstance(annotation, typing.Hashable) and annotation in names:
-        return names[annotation]
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        limits = [f"{_SYMBOLS[n]} {v:g}" for m in arguments[1:] for n in _NUMBER_LIMITS
-                  if (v := getattr(m, n, None)) is not None]  # fmt: skip
-        text = " ".join([type_text(arguments[0]), " and ".join(limits)]).strip()
-        return _with_length(text, *(_last_limit(arguments[1:], name) for name in _LENGTH_LIMITS))
-    if origin is Literal:
-        return " or ".join(str(a) for a in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_text(a) for a in arguments)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return f"list of {type_text(arguments[0])}"
-    if origin is tuple:
-        return f"[{', '.join(type_text(a) for a in arguments)}]"
-    if origin is list:
-        return f"list of {type_text(arguments[0])}"
-    if origin in (dict, Mapping):
-        return f"map of {type_text(arguments[0])} to {type_text(arguments[1])}"
-    if dataclasses.is_dataclass(annotation):
-        return f"map of {', '.join(f.name for f in dataclasses.fields(annotation))}"
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _last_limit(metadata: tuple[Any, ...], name: str) -> Any:
-    return next((v for m in reversed(metadata) if (v := getattr(m, name, None)) is not None), None)
-
-
-def _with_length(text: str, least: int | None, most: int | None) -> str:
-    if least == most:
-        amount = f"{least}"
-    elif most is None:
-        amount = f"at least {least}"
-    else:
-        amount = f"{least} to {most}" if least else f"at most {most}"
-    if amount == "None":
-        return text
-    return text.replace("list of", f"list of {amount}", 1) if text.startswith("list") else f"{text} of {amount} characters"

@@ -237,9 +237,10 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
             f"a batch of {training.batch_size} is larger than the {facts.train_images} training images",
             f"batch_size can be at most {facts.train_images}",
         )
+    problems.raise_all()
+    micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
     with problems.of(("training",)):
         micro_batch = micro_batch_of(training.batch_size, training.micro_batch, machine.processes)
-    problems.raise_all()
     total = total_steps(training.epochs, training.steps, steps)
     evaluation = recipe.evaluation
     eval_batch = evaluation.batch_size if evaluation else "auto"
@@ -358,7 +359,7 @@ def _check_lr(plan: Plan, problems: _Problems) -> None:
 
 def _check_mixing(plan: Plan, problems: _Problems) -> None:
     for choice in plan.batch_augmentations:
-        if choice.component.meta.get("mixes", False) and plan.micro_batch == 1:
+        if choice.component.meta.get("mixes", False) and plan.micro_batch == 1 and not problems.found:
             message = f"{choice.name} mixes the images of a micro-batch, and a micro-batch is one image"
             problems.add(choice.path, message, "raise training.micro_batch or remove it")
 

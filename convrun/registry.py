@@ -98,9 +98,10 @@ class Component:
     def create(self, *handed: Any, **values: Any) -> Any:
         """Build it: `handed` as the kind's contract says, `values` its keys (those of the kind are left out)."""
         own = {key.name for key in self.own_keys}
+        kinds = set(self.keys.keys) - own
         arguments = handed if self.member is None else (self.member, *handed)
         with self.blamed():
-            return self.build(*arguments, **{name: value for name, value in values.items() if name in own})
+            return self.build(*arguments, **{name: value for name, value in values.items() if name not in kinds})
 
     def ask(self, question: str, *handed: Any, **values: Any) -> Any:
         """Call a function that `register` was given beside the builder: `check`, `facts`, `parameters`, ..."""

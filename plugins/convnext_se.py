@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from convrun.components.models import Shape
 from convrun.keys import Fraction, Limits, PositiveInt
+from convrun.models.shapes import Shape
 from convrun.registry import register
 
 if TYPE_CHECKING:

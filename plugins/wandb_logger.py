@@ -28,7 +28,7 @@ class WandbLogger:
 
     project: the W&B project, made if it does not exist
     entity: the W&B user or team; null: the account's own default
-    name: the run's name in W&B; null: the name of the run folder
+    run_name: what W&B calls the run; null: the name of the run folder
     mode: offline: to the run folder, for a later `wandb sync`; disabled: nowhere
     tags: labels to find the run by
     """
@@ -39,7 +39,7 @@ class WandbLogger:
         *,
         project: str = "convrun",
         entity: str | None = None,
-        name: str | None = None,
+        run_name: str | None = None,
         mode: Literal["online", "offline", "disabled"] = "online",
         tags: tuple[str, ...] = (),
     ) -> None:
@@ -51,7 +51,7 @@ class WandbLogger:
             self._run = wandb.init(
                 project=project,
                 entity=entity,
-                name=name or run.folder.name,
+                name=run_name or run.folder.name,
                 id=_run_id(run.folder),
                 resume="allow" if mode == "online" else None,
                 mode=mode,
@@ -63,8 +63,8 @@ class WandbLogger:
             )
         except (wandb.Error, OSError) as error:
             raise PluginError(
-                f"logger/wandb cannot start: {error}; `wandb login` sets the account up; on a machine without a "
-                f"network write {{name: wandb, mode: offline}} and upload with `wandb sync` later"
+                f"logger/wandb cannot start: {str(error).splitlines()[0]} (without a network, set mode: offline and "
+                "upload with `wandb sync` later)"
             ) from error
         # W&B's own step only counts up, and a run that goes on from a checkpoint may take some steps again.
         self._run.define_metric("step")

@@ -13,7 +13,9 @@ from convrun.registry import register
 if TYPE_CHECKING:
     from convrun.data.folder_scan import FolderScan
     from convrun.data.image_set import ImageSet
+    from convrun.data.parquet import Shard
 
+Patterns = str | tuple[str, ...]
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
 
 
@@ -190,6 +192,77 @@ def digits(split: str) -> ImageSet:
     from convrun.data.npz import NpzImages
 
     return NpzImages(str(DIGITS), split, name=DIGITS.name)
+
+
+# Parquet ------------------------------------------------------------------------------------------------------------
+
+
+def parquet_facts(**keys: Any) -> DataFacts:
+    """The declared numbers if all three are there, without a look at the disk; else what the files hold."""
+    _need("root", keys["root"])
+    if None not in (declared := [keys[name] for name in ("num_classes", "train_images", "val_images")]):
+        return DataFacts(*declared)
+    return measure_parquet(**keys)
+
+
+def measure_parquet(**keys: Any) -> DataFacts:
+    """What the files' labels and metadata say (this imports pyarrow); a DataError if the recipe declares otherwise."""
+    _need("root", keys["root"])
+    return _scanned_parquet(**{name: value for name, value in keys.items() if name != "cache"})[0]
+
+
+def _scanned_parquet(
+    root: str,
+    train: Patterns,
+    val: Patterns,
+    image_column: str,
+    label_column: str,
+    num_classes: int | None,
+    train_images: int | None,
+    val_images: int | None,
+) -> tuple[DataFacts, tuple[str, ...], dict[str, list[Shard]]]:
+    from convrun.data.parquet import scan_splits
+
+    names, shards = scan_splits(root, {"train": train, "val": val}, image_column, label_column, num_classes)
+    counts = {split: sum(len(shard.labels) for shard in of_split) for split, of_split in shards.items()}
+    found = DataFacts(len(names), counts["train"], counts["val"])
+    check_declared(root, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    return found, names, shards
+
+
+@register("data", "parquet", facts=parquet_facts, measure=measure_parquet)
+def parquet(
+    split: str,
+    *,
+    root: str,
+    train: Patterns = "data/train-*.parquet",
+    val: Patterns = "data/validation-*.parquet",
+    image_column: str = "image",
+    label_column: str = "label",
+    num_classes: PositiveInt | None = None,
+    train_images: PositiveInt | None = None,
+    val_images: PositiveInt | None = None,
+    cache: bool = True,
+) -> ImageSet:
+    """Parquet files that hold encoded images and labels, as image data sets on the Hugging Face hub do.
+
+    root: the folder that holds the files, a downloaded data set's own
+    train: the files of training images: a path or pattern below root (data/train-*.parquet), or a list of them
+    val: the files of validation images, likewise; data/test-*.parquet evaluates on the test images
+    image_column: the column of images, bytes or a struct with a field `bytes`
+    label_column: the column of labels, integers from 0
+    num_classes: number of classes; where the files do not name them it may be more than the labels show
+    train_images: number of training images; declare all three numbers and no disk is touched before the run starts
+    val_images: number of validation images
+    cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
+        ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
+    """
+    from convrun.data.parquet import ParquetImages
+
+    _, names, shards = _scanned_parquet(
+        root, train, val, image_column, label_column, num_classes, train_images, val_images
+    )
+    return ParquetImages(shards[split], split, names, cache=cache)
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------

@@ -41,9 +41,7 @@ class FolderScan:
         return len(self.labels)
 
 
-def scan_tree(
-    root: str, train_folder: str = "train", val_folder: str | None = "val"
-) -> tuple[FolderScan, FolderScan]:
+def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "val") -> tuple[FolderScan, FolderScan]:
     """The train and val splits of a tree; without a folder of its own, val is empty.
 
     A second call costs one look at each class folder, as long as none of them has changed.

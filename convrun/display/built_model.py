@@ -9,7 +9,7 @@ from convrun.display.plan_text import size_text
 from convrun.plan import Plan
 
 
-def built_model(plan: Plan) -> tuple[list[str], dict[str, Any]]:
+def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[str, Any]]:
     """Lines and data about the plan's model and how its optimizer sees it.
 
     The model lives on torch's meta device: shapes without memory, so XL costs no more than Tiny.
@@ -30,11 +30,13 @@ def built_model(plan: Plan) -> tuple[list[str], dict[str, Any]]:
         f"{'groups':<12} {len(groups)} parameter groups, {_count(decayed):,} parameters decay, "
         f"{_count(groups) - _count(decayed):,} do not",
     ]
-    lines += [
-        f"{'':<12} lr × {g['lr_scale']:<8.4g} weight decay {'off' if 'weight_decay' in g else 'on ':<3} "
-        f"{sum(p.numel() for p in g['params']):>12,} parameters in {len(g['params'])} tensors  {g['label']}"
-        for g in groups
-    ]
+    for group in groups:
+        lines.append(
+            f"{'':<12} lr × {group['lr_scale']:<8.4g} weight decay {'off' if 'weight_decay' in group else 'on':<3} "
+            f"{_count([group]):>12,} parameters in {len(group['params'])} tensors  {group['label']}"
+        )
+        if with_names:
+            lines += [f"{'':<14} {name}" for name in group["names"]]
     data = {
         "parameters": parameters,
         "gmacs": macs / 1e9,

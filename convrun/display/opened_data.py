@@ -14,13 +14,16 @@ def opened_data(plan: Plan) -> tuple[list[str], dict[str, Any]]:
     Raises:
         DataError: the data are missing, not what the recipe says, or one of these images is broken.
     """
-    from convrun.training.run import open_data
+    from convrun.training.run import check_counts, open_data
 
-    lines, data = [], {}
-    for name, images in zip(("train", "val"), open_data(plan), strict=True):
+    lines, data, splits = [], {}, open_data(plan.data)
+    check_counts(plan, *splits)
+    for name, images in zip(("train", "val"), splits, strict=True):
         sizes = [images.load(i)[0].size for i in dict.fromkeys((0, len(images) - 1))] if len(images) else []
+        if not sizes and name == "train":
+            raise DataError("the train split holds no image")
         if not sizes:
-            raise DataError(f"the {name} split holds no image")
+            continue  # a recipe may evaluate nothing
         shown = " and ".join(f"{width} × {height}" for width, height in sizes)
         classes = list(images.class_names)
         lines.append(

@@ -44,6 +44,7 @@ def _result(recipe: Recipe, outcome: Outcome) -> str:
         return "none: the recipe evaluates nothing"
     weights = recipe.evaluation.report if recipe.evaluation else "model"
     text = f"{outcome.top1:.2f} % ({weights} weights)"
-    if recipe.expect and recipe.expect.top1 is not None:
+    # With overrides it is another training than the one the figure is of.
+    if recipe.expect and recipe.expect.top1 is not None and not recipe.is_overridden():
         text += f", expected {recipe.expect.top1:g} %"
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from convrun.display.plan_text import plan_text
@@ -28,13 +28,15 @@ def validate_and_print(
     *,
     processes: int = 1,
     build: bool = False,
+    groups: bool = False,
     data: bool = False,
     plugins: bool = True,
     as_json: bool = False,
 ) -> int:
     """Checks every recipe among the arguments under the overrides among them; returns the exit code."""
     sources, overrides = split_arguments(arguments)
-    reports = [validated(s, overrides, processes, build, data, plugins=plugins) for s in sources]
+    also = {name for name, wanted in (("build", build), ("groups", groups), ("data", data)) if wanted}
+    reports = [validated(s, overrides, processes, also, plugins=plugins) for s in sources]
     if as_json:
         import json
 
@@ -46,9 +48,17 @@ def validate_and_print(
 
 
 def validated(
-    source: str, overrides: Sequence[str], processes: int, build: bool, data: bool, *, plugins: bool = True
+    source: str, overrides: Sequence[str], processes: int, also: Collection[str] = (), *, plugins: bool = True
 ) -> Report:
-    """Checks one recipe; builds its model and opens its data if asked."""
+    """Checks one recipe.
+
+    Args:
+        source: a path or a shipped recipe's name.
+        overrides: KEY=VALUE strings.
+        processes: how many processes to plan for.
+        also: `build` builds the model, `groups` names every parameter of its groups, `data` opens the data.
+        plugins: whether plugins are loaded.
+    """
     try:
         recipe = load_recipe(source, overrides, plugins=plugins)
         plan = make_plan(recipe, Machine(processes=processes))
@@ -59,12 +69,12 @@ def validated(
         for name in recipe.plugins:
             if name in registry.failures:
                 text.append(f"{'warning':<12} plugin {name} failed to import: {registry.failures[name]}")
-        if build:
+        if "build" in also or "groups" in also:
             from convrun.display.built_model import built_model
 
-            lines, found["model"] = built_model(plan)
+            lines, found["model"] = built_model(plan, with_names="groups" in also)
             text += lines
-        if data:
+        if "data" in also:
             from convrun.display.opened_data import opened_data
 
             lines, found["data"] = opened_data(plan)

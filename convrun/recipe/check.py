@@ -63,8 +63,7 @@ class _Checker:
 
     def raise_problems(self) -> None:
         if self.problems:
-            places = {p: (p.place.source, p.place.line, p.place.column) if p.place else ("", 0, 0) for p in self.problems}
-            raise RecipeError(sorted(self.problems, key=lambda p: places[p]))
+            raise RecipeError(sorted(self.problems, key=lambda problem: problem.position))
 
     def report(self, path: KeyPath, message: str, cure: str = "", at_key: bool = False) -> None:
         node, steps = self.tree.at(path), path
@@ -196,7 +195,8 @@ class _Checker:
             return None
         try:
             component = registry.find(kind, name)
-            checked_values = self.check_keys(path, component.keys, values, {"name"})
+            with component.blamed():
+                checked_values = self.check_keys(path, component.keys, values, {"name"})
         except ConvrunError as error:
             self.report((*path, "name"), str(error))
             return None

@@ -37,6 +37,11 @@ class Problem:
     message: str
     cure: str = ""
 
+    @property
+    def position(self) -> tuple[str, int, int]:
+        """What problems are sorted by: file, line, column."""
+        return (self.place.source, self.place.line, self.place.column) if self.place else ("", 0, 0)
+
     def render(self) -> str:
         """One line, then the source line and a caret where there is one."""
         parts = [str(self.place) if self.place else "", dotted(self.path), self.message]

@@ -91,6 +91,20 @@ class Recipe:
             steps = steps[:-1]
         return self.place(steps)
 
+    def is_overridden(self) -> bool:
+        """Whether the command line changed anything but where the data and the logs are."""
+
+        def changed(node: Node, path: KeyPath) -> bool:
+            if path in (("data", "root"), ("data", "path"), ("data", "workers"), ("data", "prefetch"), ("logging",)):
+                return False
+            if isinstance(node.value, dict):
+                return any(changed(item, (*path, key)) for key, item in node.value.items())
+            if isinstance(node.value, list):
+                return any(changed(item, (*path, i)) for i, item in enumerate(node.value))
+            return node.place.source == "override"
+
+        return changed(self.tree, ())
+
     def resolved(self) -> dict[str, Any]:
         """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become."""
         logging = {**values_of(self.logging), "to": [c.as_written() for c in self.loggers]}

@@ -26,7 +26,7 @@ from convrun.display.screen import Screen
 from convrun.errors import CheckpointError, ConvrunError, DataError, Diverged, Interrupted, Preempted, RunFolderError
 from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, make_plan
 from convrun.randomness import derived_seed
-from convrun.recipe import Recipe
+from convrun.recipe import Choice, Recipe
 from convrun.resume import check_same_data, check_unchanged, drop_what_changed
 from convrun.run_folder import RunFolder, explained
 from convrun.training.device import device_text, this_machine
@@ -81,9 +81,11 @@ def run(
     """
     machine = this_machine(device)
     folder = RunFolder(output) if output is not None else RunFolder.named(recipe.name, recipe.hash)
+    # What can fail without a folder fails before one is made: nothing half-written stays behind. The data come first,
+    # because other data than the recipe's make the plan's numbers wrong in turn.
+    train_set, val_set = open_data(recipe.data)
     plan = make_plan(recipe, machine)
-    # What can fail without a folder fails before one is made: nothing half-written stays behind.
-    train_set, val_set = open_data(plan)
+    check_counts(plan, train_set, val_set)
     model = build_model(plan)
     screen = screen or Screen()
     with folder.opened(), StopRequest() as stop:
@@ -100,20 +102,23 @@ def run(
             screen.close()
 
 
-def open_data(plan: Plan) -> tuple[ImageSet, ImageSet]:
-    """Both splits of the plan's data.
+def open_data(data: Choice) -> tuple[ImageSet, ImageSet]:
+    """Both splits of a recipe's data.
 
     Raises:
-        DataError: they are missing, or not what the recipe says.
+        DataError: they are missing, or not what the recipe declares.
     """
-    train_set, val_set = plan.data.create("train"), plan.data.create("val")
+    return data.create("train"), data.create("val")
+
+
+def check_counts(plan: Plan, train_set: ImageSet, val_set: ImageSet) -> None:
+    """Raises DataError if the data are not what their component told the plan."""
     for name, images, count in (("training", train_set, plan.train_images), ("validation", val_set, plan.val_images)):
         if len(images) != count or len(images.class_names) != plan.data_classes:
             raise DataError(
                 f"data/{plan.data.name} has {len(images):,} {name} images of {len(images.class_names):,} classes, but "
                 f"the plan counts with {count:,} of {plan.data_classes:,}; correct its facts or the files"
             )
-    return train_set, val_set
 
 
 def build_model(plan: Plan) -> nn.Module:

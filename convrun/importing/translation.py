@@ -1,0 +1,65 @@
+"""One command being translated: its flags, the draft, and what is refused; all refusals are told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from convrun.errors import UsageError
+from convrun.importing.flags import Given
+from convrun.importing.writing import Draft
+
+Head = Literal["keep", "reinit"]
+_SAME: Any = object()
+
+
+@dataclasses.dataclass
+class Translation:
+    """What the functions of a script's translation share.
+
+    Attributes:
+        given: the command's flags.
+        processes: training processes; None: neither the command nor the user says.
+        how: where that number comes from.
+        head: what the user says of the classifier of the weights a run starts from.
+        draft: the recipe so far.
+    """
+
+    given: Given
+    processes: int | None
+    how: str
+    head: Head | None = None
+    draft: Draft = dataclasses.field(default_factory=Draft)
+    refusals: list[str] = dataclasses.field(default_factory=list)
+
+    def put(self, path: str, dest: str, value: Any = _SAME, note: str = "") -> None:
+        """Writes a flag's value (or what it comes to) at a path of the recipe, its origin beside it."""
+        value = self.given[dest] if value is _SAME else value
+        flag = f"--{self.given.flags[dest].name}"
+        origin = flag if self.given.has(dest) else f"default of {flag}"
+        self.draft.set(path, value, self.given.shown(dest), f"{origin}: {note}" if note else origin)
+
+    def no_effect(self, dest: str, why: str) -> None:
+        """Tells why a flag is left out, if the command gives it."""
+        if self.given.has(dest):
+            self.draft.no_effect.append(f"{self.given.shown(dest)}: {why}")
+
+    def refuse(self, dest: str, why: str) -> None:
+        """Refuses a flag; the import ends with all refusals once every flag has been looked at."""
+        self.refusals.append(f"{self.given.shown(dest)}: {why}")
+
+    def settle(self) -> None:
+        """Tells of the flags whose fate does not depend on others.
+
+        Raises:
+            UsageError: with every refusal.
+        """
+        for dest, flag in self.given.flags.items():
+            if flag.fate != "translated" and self.given.has(dest):
+                is_default = flag.fate == "refused" and self.given[dest] in (flag.default, None, 0, "", [], {})
+                if flag.fate == "refused" and not is_default:
+                    self.refuse(dest, flag.why)
+                else:
+                    self.no_effect(dest, "the default" if is_default else flag.why)
+        if self.refusals:
+            raise UsageError("\n".join(f"{self.given.script}: {refusal}" for refusal in self.refusals))

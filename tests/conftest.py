@@ -1,0 +1,163 @@
+"""A recipe that trains in half a second with everything on, and ways to run it."""
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+
+import hypothesis
+import pytest
+
+# The same examples at each run, so that a red test stays red; HYPOTHESIS_PROFILE=explore draws others.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("explore", derandomize=False, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+# 8 steps an epoch (3 of the 67 images are left out), 24 in all; logged, evaluated and saved at steps of different rhythm.
+TINY = """
+name: tiny
+seed: 3
+input_size: 8
+model: {name: convnext, depths: [1, 1, 1, 1], dims: [4, 8, 8, 8], patch_size: 1, kernel_size: 3, drop_path_rate: 0.2}
+data: {name: synthetic, train_images: 67, val_images: 10, num_classes: 3, image_size: 8, workers: 0}
+augmentations:
+  - {name: random_crop, padding: 1}
+  - {name: horizontal_flip}
+  - {name: random_erasing, probability: 0.5}
+  - {name: mixup_cutmix, mixup_alpha: 0.8, cutmix_alpha: 1.0}
+loss: {name: cross_entropy, label_smoothing: 0.1}
+optimizer: {name: adamw, lr: 2e-2, layer_decay: 0.8}
+scheduler: {name: cosine, warmup_steps: 3}
+training: {epochs: 3, batch_size: 8, micro_batch: 4, clip_grad_norm: 1.0}
+ema: {decay: 0.9}
+evaluation: {every_steps: 5, report: ema, batch_size: 4}
+logging: {every_steps: 3, to: [jsonl]}
+checkpoints: {every_steps: 4, keep: {last: 2, best: 1}}
+callbacks:
+  - {name: early_stopping, metric: loss, patience: 100}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Loads the tiny recipe with overrides."""
+    from convrun.recipe import load_recipe
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return lambda *overrides: load_recipe(path, overrides, plugins=False)
+
+
+@pytest.fixture
+def train(tiny, tmp_path):
+    """Trains the tiny recipe in this process; `at` is a dict {step: function} called once these steps are done."""
+    import torch
+
+    from convrun.display.screen import Screen
+    from convrun.training.run import run
+
+    torch.set_num_threads(1)
+
+    class Listening(Screen):
+        def advance(self, step):
+            self.at.get(step, lambda: None)()
+
+    def start(*overrides, output=tmp_path / "run", at=None, **keys):
+        screen = Listening(io.StringIO())
+        screen.at = at or {}
+        return run(tiny(*overrides), output, device="cpu", screen=screen, **keys)
+
+    return start
+
+
+@pytest.fixture
+def rows():
+    """The rows of a run's metrics.jsonl, without what a clock measured."""
+    clocks = {"images_per_second", "data_wait"}
+
+    def read(folder):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def saved():
+    """The content of a run's newest checkpoint as {path of keys: value}."""
+    from convrun import checkpoints
+
+    def flat(value, path=""):
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        return {path: value} if items is None else {k: v for i, x in items for k, v in flat(x, f"{path}/{i}").items()}
+
+    def read(folder):
+        return flat(checkpoints.load((folder / "checkpoints" / "latest").resolve()))
+
+    return read
+
+
+class Forked:
+    """`convrun ARGUMENTS` in a fork of this process: real to signals, locks and exit codes, but torch is there already."""
+
+    def __init__(self, arguments, output):
+        self.output = output
+        self.pid = os.fork()
+        if not self.pid:
+            self._convrun(arguments)
+
+    def _convrun(self, arguments):
+        code = 99
+        try:
+            with self.output.open("a", buffering=1) as stream:
+                sys.stdout = sys.stderr = stream
+                sys.argv = ["convrun", *map(str, arguments)]
+                for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                from convrun.entry import main
+
+                main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            os._exit(code)
+
+    def send(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self):
+        """The exit code; -n for a death by signal n."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def forked(tmp_path):
+    """Starts convrun in a fork; what it prints goes to `forked.output`."""
+    import torch
+
+    import convrun.training.run  # noqa: F401  (the fork shall not import it each time)
+
+    torch.set_num_threads(1)
+    output = tmp_path / "output.txt"
+
+    def start(*arguments):
+        return Forked(arguments, output)
+
+    start.output = output
+    return start
+
+
+@pytest.fixture
+def wait_until():
+    """Waits for a condition, 60 seconds at most."""
+
+    def wait(condition):
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "it never came true"
+            time.sleep(0.002)
+
+    return wait

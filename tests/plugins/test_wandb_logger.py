@@ -1,0 +1,113 @@
+"""The example logger, with W&B's own package in its offline mode: nothing leaves the machine."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convrun.errors import PluginError
+from convrun.recipe import load_recipe
+from convrun.training.run import run
+
+wandb = pytest.importorskip("wandb") if sys.platform == "win32" else __import__("wandb")
+
+
+@pytest.fixture(autouse=True)
+def no_network_and_no_account(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for kind in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path))
+    yield
+    wandb.teardown()
+
+
+def trained(recipe_with, folder: Path, keys: str):
+    logging = f"{{every_steps: 1, to: [jsonl, {{name: wandb{keys}}}]}}"
+    return run(load_recipe(recipe_with("wandb_logger.py", logging=logging)), folder, device="cpu")
+
+
+def records_in(file: Path) -> list:
+    """The records of a .wandb file: a 7-byte header, then LevelDB's log format (blocks of 32 KiB)."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, whole, records = file.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            records.append(wandb_internal_pb2.Record.FromString(whole))
+            whole = b""
+    return records
+
+
+def sent(file: Path) -> tuple[object, list[dict[str, float]]]:
+    """The run and the rows in a .wandb file."""
+    records = records_in(file)
+    rows = [{i.key: json.loads(i.value_json) for i in r.history.item} for r in records if r.HasField("history")]
+    return next(r.run for r in records if r.HasField("run")), rows
+
+
+def test_rows_reach_wandb_with_their_steps(recipe_with, tmp_path, capfd):
+    trained(recipe_with, tmp_path / "run", ", project: tests, mode: offline, tags: [tiny, cpu]")
+    file = next(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
+    started, rows = sent(file)
+    assert (started.project, sorted(started.tags), started.display_name) == ("tests", ["cpu", "tiny"], "run")
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [row["step"] for row in logged] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == [r["loss"] for r in logged if "lr" in r]
+    assert [row["eval/model/top1"] for row in rows if "eval/model/top1" in row] == [
+        r["top1"] for r in logged if "top1" in r
+    ]
+    shown = capfd.readouterr()
+    assert "W&B: offline; upload with: wandb sync" in shown.out
+    assert "wandb:" not in shown.out + shown.err  # W&B itself keeps quiet: convrun owns the terminal
+
+
+def test_a_run_that_goes_on_is_the_same_run_at_wandb(recipe_with, tmp_path):
+    folder = tmp_path / "run"
+    trained(recipe_with, folder, ", mode: offline")
+    (folder / "checkpoints" / "step-8.pt").unlink()  # as if it had been killed between the steps 4 and 8
+    trained(recipe_with, folder, ", mode: offline")
+    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime)
+    (first, _), (second, rows) = (sent(file) for file in files)
+    assert first.run_id == second.run_id == (folder / "wandb_run_id").read_text().strip()
+    assert [row["step"] for row in rows] == [5, 6, 7, 8, 8]
+
+
+def test_disabled_leaves_nothing(recipe_with, tmp_path):
+    assert trained(recipe_with, tmp_path / "run", ", mode: disabled").step == 8
+    assert not list((tmp_path / "run").glob("wandb/*"))
+
+
+def test_without_an_account_the_error_says_what_to_do(recipe_with, tmp_path):
+    with pytest.raises(PluginError, match=r"logger/wandb cannot start: .*wandb login.*set mode: offline"):
+        trained(recipe_with, tmp_path / "run", "")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+def test_without_the_package_the_error_says_how_to_get_it(recipe_with, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(PluginError, match=r"pip install 'convrun\[wandb\]'"):
+        trained(recipe_with, tmp_path / "run", ", mode: offline")
+
+
+def test_the_examples_import_nothing_heavy(recipe_with):
+    folder = Path(__file__).parents[2] / "plugins"
+    code = (
+        f"import sys, pathlib; from convrun.plugins import load_plugins; load_plugins(folder=pathlib.Path({str(folder)!r}));"
+        "from convrun.registry import registry; assert not registry.failures, registry.failures;"
+        "print(registry.searched, [m for m in ('torch', 'timm', 'numpy', 'wandb', 'PIL') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "['plugins/convnext_se.py', 'plugins/wandb_logger.py', 'plugins/wsd.py'] []"
