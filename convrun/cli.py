@@ -181,6 +181,39 @@ def copy(
     typer.echo(f"{copied}: edit it, then convrun validate {copied}")
 
 
+@app.command(
+    name="import",
+    epilog="Examples: convrun import -- torchrun --nproc_per_node=8 main.py --model convnext_tiny --drop_path 0.1  |  "
+    "convrun import --from train.sh -o mine.yaml  |  convrun import args.yaml --processes 8",
+)
+def import_(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="A command after --, or the args.yaml of timm's train.py."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Read the command from this file; - is standard input.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, which is new.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many processes train, where the command does not say.")
+    ] = None,
+    head: Annotated[
+        Literal["keep", "reinit"] | None,
+        typer.Option(help="Whether the loaded weights' head is kept, where the command does not say."),
+    ] = None,
+) -> None:
+    """Turn a training command (ConvNeXt's main.py, timm's train.py) into a recipe."""
+    from convrun.importing import import_arguments
+
+    imported = import_arguments(words or [], source, processes=processes, head=head)
+    if output is None:
+        typer.echo(imported.text.rstrip())
+    else:
+        imported.write(output)
+        typer.echo(f"{output}: look at its comments, then convrun validate {output}")
+
+
 @app.command(epilog="Example: convrun schema > recipe.schema.json")
 def schema(no_plugins: NoPlugins = False) -> None:
     """Print the JSON Schema of recipes, all components included, for editors."""

@@ -40,7 +40,8 @@ def load_plugins(listed: Sequence[str] = (), folder: Path | None = None) -> None
 
 def _is_group_used() -> bool:
     """Whether any installed package names our group: importlib.metadata takes 20 ms to say no."""
-    for folder in sys.path:
+    for entry in sys.path:
+        folder = glob.escape(entry or ".")
         for path in (
             *glob.glob(f"{folder}/*-info/entry_points.txt"),
             *glob.glob(f"{folder}/EGG-INFO/entry_points.txt"),

@@ -16,7 +16,10 @@ from convrun.recipe.problems import nearest
 from convrun.run_folder import RunFolder
 
 # These change neither weights nor metrics.
-FREE = ("name", "summary", "notes", "expect", "launcher", "data.workers", "data.prefetch", "checkpoints", "logging.to")
+FREE = (
+    *("name", "summary", "notes", "expect", "launcher", "data.workers", "data.prefetch", "data.cache"),
+    *("checkpoints", "logging.to"),
+)
 
 
 def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -1,5 +1,6 @@
 """A recipe that trains in half a second with everything on, and ways to run it."""
 
+import functools
 import io
 import json
 import os
@@ -15,7 +16,7 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-# 8 steps an epoch (3 of the 67 images are left out), 24 in all; logged, evaluated and saved at steps of different rhythm.
+# 8 steps an epoch (3 of 67 images are left out), 16 in all; logged, evaluated and saved at steps of other rhythms.
 TINY = """
 name: tiny
 seed: 3
@@ -30,28 +31,33 @@ augmentations:
 loss: {name: cross_entropy, label_smoothing: 0.1}
 optimizer: {name: adamw, lr: 2e-2, layer_decay: 0.8}
 scheduler: {name: cosine, warmup_steps: 3}
-training: {epochs: 3, batch_size: 8, micro_batch: 4, clip_grad_norm: 1.0}
+training: {epochs: 2, batch_size: 8, micro_batch: 4, clip_grad_norm: 1.0}
 ema: {decay: 0.9}
 evaluation: {every_steps: 5, report: ema, batch_size: 4}
 logging: {every_steps: 3, to: [jsonl]}
-checkpoints: {every_steps: 4, keep: {last: 2, best: 1}}
+checkpoints: {every_steps: 4, keep: {last: 2}}
 callbacks:
   - {name: early_stopping, metric: loss, patience: 100}
 """
 
 
-@pytest.fixture
-def tiny(tmp_path):
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file):
     """Loads the tiny recipe with overrides."""
     from convrun.recipe import load_recipe
 
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return lambda *overrides: load_recipe(path, overrides, plugins=False)
+    return lambda *overrides: load_recipe(tiny_file, overrides, plugins=False)
 
 
-@pytest.fixture
-def train(tiny, tmp_path):
+@pytest.fixture(scope="session")
+def train_in(tiny):
     """Trains the tiny recipe in this process; `at` is a dict {step: function} called once these steps are done."""
     import torch
 
@@ -64,7 +70,7 @@ def train(tiny, tmp_path):
         def advance(self, step):
             self.at.get(step, lambda: None)()
 
-    def start(*overrides, output=tmp_path / "run", at=None, **keys):
+    def start(output, *overrides, at=None, **keys):
         screen = Listening(io.StringIO())
         screen.at = at or {}
         return run(tiny(*overrides), output, device="cpu", screen=screen, **keys)
@@ -73,6 +79,20 @@ def train(tiny, tmp_path):
 
 
 @pytest.fixture
+def train(train_in, tmp_path):
+    """`train_in` the folder tmp_path / "run"."""
+    return functools.partial(train_in, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def reference(train_in, tmp_path_factory):
+    """The folder of a run of the tiny recipe that nobody stopped; only to be read."""
+    folder = tmp_path_factory.mktemp("runs") / "reference"
+    train_in(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def rows():
     """The rows of a run's metrics.jsonl, without what a clock measured."""
     clocks = {"images_per_second", "data_wait"}
@@ -84,7 +104,7 @@ def rows():
     return read
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def saved():
     """The content of a run's newest checkpoint as {path of keys: value}."""
     from convrun import checkpoints

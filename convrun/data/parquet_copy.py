@@ -31,7 +31,6 @@ from convrun.errors import DataError
 if TYPE_CHECKING:
     from convrun.data.parquet import Shard
 
-ROWS_AT_ONCE = 64  # in memory while a copy is made
 STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
@@ -164,17 +163,18 @@ def _copy(shard: Shard, copy: Path) -> None:
 def _pieces(shard: Shard) -> Iterator[Any]:
     row = 0
     with readable(shard.path):
-        pieces = pq.ParquetFile(shard.path).iter_batches(ROWS_AT_ONCE, columns=[shard.column], use_threads=False)
-        for piece in pieces:
-            images = _images(piece)
-            if images.null_count:
-                raise no_bytes(shard.path, row + images.is_null().to_pylist().index(True))
-            row += len(images)
-            yield images
+        file = pq.ParquetFile(shard.path)
+        # One row group after the other: pyarrow's iter_batches would hold all that it has passed until the file ends.
+        for number in range(file.num_row_groups):
+            for images in _images(file.read_row_group(number, columns=[shard.column], use_threads=False)).chunks:
+                if images.null_count:
+                    raise no_bytes(shard.path, row + images.is_null().to_pylist().index(True))
+                row += len(images)
+                yield images
 
 
 def _images(table: Any) -> Any:
-    """The only column of a table or batch; that of a struct's only field if it is one."""
+    """The only column of a table; that of a struct's only field if it is one."""
     column = table.column(0)
     return column.flatten()[0] if pa.types.is_struct(column.type) else column
 
@@ -186,8 +186,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         lock = (folder / ".lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         for draft in folder.glob(".*.draft"):  # of a process that was killed; a lock need not reach other machines
-            if draft.stat().st_mtime < time.time() - STALE_SECONDS:
-                draft.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                if draft.stat().st_mtime < time.time() - STALE_SECONDS:
+                    draft.unlink()
     except OSError as error:
         raise _no_copy(folder, _first_line(error)) from None
     with lock:

@@ -37,15 +37,30 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
         )
         if with_names:
             lines += [f"{'':<14} {name}" for name in group["names"]]
+    init = _init_text(plan, model)
+    lines += [f"{'init':<12} {init.removeprefix('init: ')}"] if init else []
     data = {
         "parameters": parameters,
         "gmacs": macs / 1e9,
+        "init": init,
         "groups": [
             {"names": g["names"], "lr_scale": g["lr_scale"], "decays": "weight_decay" not in g, "label": g["label"]}
             for g in groups
         ],
     }
     return lines, data
+
+
+def _init_text(plan: Plan, model: Any) -> str:
+    """Whether the initial weights fit, if they are at hand; nothing is fetched."""
+    from convrun.weights.initial import load_initial
+    from convrun.weights.sources import is_local
+
+    if plan.init is None:
+        return ""
+    if plan.init.from_ is not None and not is_local(plan.init.from_):
+        return f"init: {plan.init.from_} is not fetched"
+    return load_initial(model, plan.init, plan.num_classes)
 
 
 def multiply_accumulates(model: Any, input_size: int) -> int:

@@ -86,6 +86,8 @@ class Given:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "=".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value) or "''"
@@ -115,11 +117,12 @@ def read_arguments(script: str, flags: Sequence[Flag], words: Sequence[str], pos
     for flag in flags:
         _add(parser, flag)
     if positional:
-        parser.add_argument(f" {positional}", nargs="?", metavar=positional, default=argparse.SUPPRESS)
+        parser.add_argument("WORD", nargs="?", default=argparse.SUPPRESS)
     found, unknown = parser.parse_known_args(list(words))
     values = vars(found)
-    if positional and f" {positional}" in values:
-        values.setdefault(positional, values.pop(f" {positional}"))
+    if positional and "WORD" in values:
+        values.setdefault(positional, values.pop("WORD"))
+        values.pop("WORD", None)
     if unknown:
         raise UsageError("\n".join(_unknown(script, flags, word) for word in _heads(unknown)))
     return Given(script, flags, values)

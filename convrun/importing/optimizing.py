@@ -1,4 +1,4 @@
-"""The optimizer by the scripts' names: both take `--opt`, `--opt-eps`, `--opt-betas`, `--momentum`, `--weight-decay`."""
+"""The optimizer by the scripts' names; both have flags for name, eps, betas, momentum and weight decay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def put_released_optimizer(t: Translation) -> None:
     if name not in (*_SGD, "adamw", "adamp", *_SAME_IN_TIMM):
         t.refuse("opt", f"convrun does not have timm 0.3.2's {name}; take adamw, adamp, sgd, momentum or adam")
         return
-    _put_optimizer(t, name, {dest: t.given[dest] for dest in _SAME_IN_TIMM.get(name, ())})
+    _put_optimizer(t, name)
 
 
 def put_timm_optimizer(t: Translation) -> None:
@@ -35,14 +35,14 @@ def put_timm_optimizer(t: Translation) -> None:
     elif name == "adahessian" or name.startswith(("fused", "bnb")):
         t.refuse("opt", "it needs second derivatives or a package that convrun does not use")
     elif name in own:
-        _put_optimizer(t, name, {})
+        _put_optimizer(t, name)
     else:
         _put_family(t, name, options)
     if t.given.has("opt_kwargs"):
         t.put("optimizer.options", "opt_kwargs", t.draft.values["optimizer"].get("options", options))
 
 
-def _put_optimizer(t: Translation, name: str, options: dict[str, Any]) -> None:
+def _put_optimizer(t: Translation, name: str) -> None:
     if name in _SGD:
         t.put("optimizer.name", "opt", "sgd")
         t.put("optimizer.weight_decay", "weight_decay")
@@ -53,7 +53,7 @@ def _put_optimizer(t: Translation, name: str, options: dict[str, Any]) -> None:
             t.refuse("opt_betas", f"{name} has none")
         return
     if name not in ("adamw", "adamp", "lion"):
-        _put_family(t, name, options)
+        _put_family(t, name, {})
         return
     t.put("optimizer.name", "opt", name)
     t.put("optimizer.weight_decay", "weight_decay")
@@ -72,7 +72,7 @@ def _put_optimizer(t: Translation, name: str, options: dict[str, Any]) -> None:
 
 
 def _put_family(t: Translation, name: str, options: dict[str, Any]) -> None:
-    """timm's optimizer of this name, built by timm itself."""
+    """An optimizer of timm by its name there, built by timm itself."""
     t.put("optimizer.name", "opt", f"timm/{name}")
     t.put("optimizer.weight_decay", "weight_decay")
     for dest, key in (("opt_eps", "eps"), ("opt_betas", "betas"), ("momentum", "momentum")):

@@ -1,4 +1,4 @@
-"""A recipe in the making, value by value with where each came from -> YAML with comments, checked before it is shown."""
+"""A recipe in the making, each value with where it came from -> YAML with comments, checked before it is shown."""
 
 from __future__ import annotations
 

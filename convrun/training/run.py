@@ -34,6 +34,7 @@ from convrun.training.parameter_groups import parameter_groups
 from convrun.training.signals import StopRequest
 from convrun.training.trainer import Trainer
 from convrun.training.weights import export_weights
+from convrun.weights.initial import load_initial
 
 Resume = Literal["auto", "never", "must"]
 
@@ -87,12 +88,14 @@ def run(
     plan = make_plan(recipe, machine)
     check_counts(plan, train_set, val_set)
     model = build_model(plan)
+    # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
+    is_new = not checkpoints.steps_in(folder.checkpoints)
+    init_text = load_initial(model, plan.init, plan.num_classes) if is_new and plan.init is not None else ""
     screen = screen or Screen()
     with folder.opened(), StopRequest() as stop:
         try:
-            outcome = _Run(recipe, plan, machine, folder, screen, stop, train_set, val_set, model).go(
-                resume, allow_changes
-            )
+            begun = _Run(recipe, plan, machine, folder, screen, stop, train_set, val_set, model, init_text)
+            outcome = begun.go(resume, allow_changes)
             screen.record(outcome_text(recipe, outcome))
             return outcome
         except ConvrunError as error:
@@ -142,11 +145,13 @@ class _Run:
         train_set: ImageSet,
         val_set: ImageSet,
         model: nn.Module,
+        init_text: str = "",
     ) -> None:
         self.recipe, self.plan, self.machine, self.folder = recipe, plan, machine, folder
         self.screen, self.stop, self.train_set, self.val_set = screen, stop, train_set, val_set
         self.device = torch.device(machine.device or "cpu")
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.init_text = init_text
         self.loggers: list[Logger] = []
         self.step = 0
 
@@ -224,6 +229,8 @@ class _Run:
             self.screen.log_to(self.folder.path / "train.log")
         how = f"goes on after step {self.step} of {self.plan.total_steps}" if self.step else "starts"
         self.screen.say(f"{self.plan.name} {how} in {self.folder.path} on {device_text(self.machine)}")
+        if self.init_text:
+            self.screen.say(self.init_text)
 
     def trainer(self, saved: dict[str, Any] | None, path: Path) -> Trainer:
         """Everything the plan names, built; the saved state loaded into it."""

@@ -1,100 +1,106 @@
-"""How other houses name ConvNeXt's tensors: declared tables, read in both directions.
+"""State dicts from one house's names to another's; what the houses are called is in `convrun.weights.tables`.
 
-convrun's names are timm's. `released` is the code of the papers (arXiv:2201.03545, arXiv:2301.00808), whose isotropic
-models have a table of their own; `torchvision` and `transformers` are the libraries'. Equal tensors under other names
-give equal logits, but for one thing: transformers' default epsilon of the final norm is 1e-12, all others' 1e-6.
+Equal tensors under other names give equal logits, but for one thing: the final norm of transformers has an epsilon of
+1e-12 unless its config says otherwise, all others' 1e-6.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor
 
 from convrun.errors import ModelError
-from convrun.weights.templates import Template
+from convrun.weights.tables import TABLES, Rule, Table
 
-# Rows are (their name, our name) or (their name, our name, their axes); ours are the letters alone, in that order.
-Row = tuple[str, str] | tuple[str, str, str]
-
-_RELEASED_BLOCK: list[Row] = [
-    ("dwconv.{p}", "conv_dw.{p}"),
-    ("norm.{p}", "norm.{p}"),
-    ("pwconv1.weight", "mlp.fc1.weight", "o i"),
-    ("pwconv1.bias", "mlp.fc1.bias"),
-    ("pwconv2.weight", "mlp.fc2.weight", "o i"),
-    ("pwconv2.bias", "mlp.fc2.bias"),
-    ("gamma", "gamma"),
-    ("grn.gamma", "mlp.grn.weight", "1 1 1 c"),
-    ("grn.beta", "mlp.grn.bias", "1 1 1 c"),
-]
-_TORCHVISION_BLOCK: list[Row] = [
-    ("block.0.{p}", "conv_dw.{p}"),
-    ("block.2.{p}", "norm.{p}"),
-    ("block.3.weight", "mlp.fc1.weight", "o i"),
-    ("block.3.bias", "mlp.fc1.bias"),
-    ("block.5.weight", "mlp.fc2.weight", "o i"),
-    ("block.5.bias", "mlp.fc2.bias"),
-    ("layer_scale", "gamma", "c 1 1"),
-]
-_TRANSFORMERS_BLOCK: list[Row] = [
-    ("dwconv.{p}", "conv_dw.{p}"),
-    ("layernorm.{p}", "norm.{p}"),
-    ("pwconv1.weight", "mlp.fc1.weight", "o i"),
-    ("pwconv1.bias", "mlp.fc1.bias"),
-    ("pwconv2.weight", "mlp.fc2.weight", "o i"),
-    ("pwconv2.bias", "mlp.fc2.bias"),
-]
-_TRANSFORMERS_V1: list[Row] = [*_TRANSFORMERS_BLOCK, ("layer_scale_parameter", "gamma")]
-_TRANSFORMERS_V2: list[Row] = [
-    *_TRANSFORMERS_BLOCK,
-    ("grn.weight", "mlp.grn.weight", "1 1 1 c"),
-    ("grn.bias", "mlp.grn.bias", "1 1 1 c"),
-]
-_OUR_BLOCK: list[Row] = [
-    (name, name) for name in ("conv_dw.{p}", "norm.{p}", "mlp.fc1.{p}", "mlp.fc2.{p}", "mlp.grn.{p}", "gamma")
-]
+Translate = Callable[[Rule, str, Tensor], tuple[str, Tensor] | None]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rule:
-    theirs: Template
-    ours: Template
-    axes: str | None
+def layouts() -> list[str]:
+    """The names of all layouts."""
+    return list(dict.fromkeys(table.layout for table in TABLES))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """One family of models in one house's names; earlier rules win."""
+def detect(keys: Collection[str]) -> str:
+    """The layout that a state dict's names are in.
 
-    layout: str
-    rules: tuple[_Rule, ...]
+    Raises:
+        ModelError: none of them covers even half of the names.
+    """
+    return _table_of(keys).layout
 
-    def to_ours(self, key: str, tensor: Tensor | None = None) -> tuple[str, Tensor | None] | None:
-        for rule in self.rules:
-            if (values := rule.theirs.match(key)) is not None:
-                return rule.ours.fill(values), _our_axes(tensor, rule.axes)
+
+def to_convrun(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of any layout in convrun's names, which are timm's; names that no rule knows stay.
+
+    Raises:
+        ModelError: the names are of no layout, or two of them become one.
+    """
+    translated, _ = _translated(state, _table_of(state), _ours)
+    return translated
+
+
+def from_convrun(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """A ConvNeXt's state dict in the names and shapes of a layout.
+
+    Raises:
+        ModelError: no such layout, or it has no name for a tensor (torchvision has no GRN, for one).
+    """
+    if layout not in layouts():
+        raise ModelError(f"there is no layout {layout!r}; there are {', '.join(layouts())}")
+    if layout == "timm":
+        return dict(state)
+    attempts = [_translated(state, table, _theirs) for table in TABLES if table.layout == layout]
+    translated, unknown = min(attempts, key=lambda attempt: len(attempt[1]))
+    if unknown:
+        raise ModelError(f"the {layout} layout has no name for {len(unknown)} tensors, such as {_sample(unknown)}")
+    return translated
+
+
+def _table_of(keys: Collection[str]) -> Table:
+    counts = [sum(any(rule.theirs.match(key) is not None for rule in table.rules) for key in keys) for table in TABLES]
+    best = max(counts)
+    if 2 * best <= len(keys):
+        raise ModelError(
+            f"the tensors' names are of no layout convrun knows ({', '.join(layouts())}); they begin with "
+            f"{_sample(keys)}"
+        )
+    return TABLES[counts.index(best)]
+
+
+def _translated(state: Mapping[str, Tensor], table: Table, translate: Translate) -> tuple[dict[str, Tensor], list[str]]:
+    """The renamed tensors, and the names no rule knows, which stay."""
+    translated, unknown = {}, []
+    for key, tensor in state.items():
+        found = next((pair for rule in table.rules if (pair := translate(rule, key, tensor)) is not None), None)
+        if found is None:
+            unknown.append(key)
+        name, tensor = found or (key, tensor)
+        if name in translated:
+            raise ModelError(f"two tensors would be called {name}, one of them {key}; the {table.layout} layout fails")
+        translated[name] = tensor
+    return translated, unknown
+
+
+def _ours(rule: Rule, key: str, tensor: Tensor) -> tuple[str, Tensor] | None:
+    values = rule.theirs.match(key)
+    if values is None:
         return None
+    # Other ranks stay: they are another generation's, and the loader fits axes of length 1.
+    if rule.axes and tensor.ndim == len(rule.axes):
+        tensor = tensor.reshape([size for size, axis in zip(tensor.shape, rule.axes, strict=True) if axis != "1"])
+    return rule.ours.fill(values), tensor
 
-    def to_theirs(self, key: str, tensor: Tensor | None = None) -> tuple[str, Tensor | None] | None:
-        for rule in self.rules:
-            if (values := rule.ours.match(key)) is not None:
-                return rule.theirs.fill(values), _their_axes(tensor, rule.axes)
+
+def _theirs(rule: Rule, key: str, tensor: Tensor) -> tuple[str, Tensor] | None:
+    values = rule.ours.match(key)
+    if values is None:
         return None
+    if rule.axes:
+        sizes = iter(tensor.shape)
+        tensor = tensor.reshape([1 if axis == "1" else next(sizes) for axis in rule.axes])
+    return rule.theirs.fill(values), tensor
 
 
-def _table(layout: str, rows: Iterable[Row], block: Iterable[Row], their_block: str, our_block: str) -> _Table:
-    within = [(f"{their_block}.{row[0]}", f"{our_block}.{row[1]}", *row[2:]) for row in block]
-    whole = [(*row, None)[:3] for row in [*rows, *within]]
-    return _Table(layout, tuple(_Rule(Template(theirs), Template(ours), axes) for theirs, ours, axes in whole))
-
-
-def _staged(layout: str, stem: str, downsample: str, stage: str, norm: str, head: str, block: Iterable[Row]) -> _Table:
-    rows: list[Row] = [
-        (f"{stem}.{{i}}.{{p}}" if "{i}" not in stem else stem, "stem.{i}.{p}"),
-        (f"{downsample}.{{i}}.{{p}}", "stages.{s}.downsample.{i}.{p}"),
-        (f"{norm}.{{p}}", "head.norm.{p}"),
-        (f"{head}.{{p}}", "head.fc.{p}"),
-    ]
-    return _table(layout, rows, block, f"{stage}.{{b}}", "stages.{s}.blocks.{b}")
+def _sample(keys: Collection[str]) -> str:
+    return ", ".join(list(keys)[:4])

@@ -15,7 +15,7 @@ from convrun.components.data import DataFacts, check_declared
 from convrun.errors import DataError, KeyProblem
 from convrun.registry import registry
 
-NAMES = ["cifar10", "cifar100", "digits", "image_folder", "npz", "synthetic"]
+NAMES = ["cifar10", "cifar100", "digits", "image_folder", "npz", "parquet", "synthetic"]
 
 
 @pytest.fixture

@@ -30,5 +30,3 @@ def recipe_with(tmp_path, monkeypatch) -> Callable[..., Path]:
         return recipe
 
     return write
-
-

@@ -3,17 +3,15 @@
 import json
 import os
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import wandb
 
 from convrun.errors import PluginError
 from convrun.recipe import load_recipe
 from convrun.training.run import run
-
-wandb = pytest.importorskip("wandb") if sys.platform == "win32" else __import__("wandb")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +52,11 @@ def records_in(file: Path) -> list:
 def sent(file: Path) -> tuple[object, list[dict[str, float]]]:
     """The run and the rows in a .wandb file."""
     records = records_in(file)
-    rows = [{i.key: json.loads(i.value_json) for i in r.history.item} for r in records if r.HasField("history")]
+    rows = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.HasField("history")
+    ]
     return next(r.run for r in records if r.HasField("run")), rows
 
 
@@ -100,14 +102,3 @@ def test_without_the_package_the_error_says_how_to_get_it(recipe_with, tmp_path,
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(PluginError, match=r"pip install 'convrun\[wandb\]'"):
         trained(recipe_with, tmp_path / "run", ", mode: offline")
-
-
-def test_the_examples_import_nothing_heavy(recipe_with):
-    folder = Path(__file__).parents[2] / "plugins"
-    code = (
-        f"import sys, pathlib; from convrun.plugins import load_plugins; load_plugins(folder=pathlib.Path({str(folder)!r}));"
-        "from convrun.registry import registry; assert not registry.failures, registry.failures;"
-        "print(registry.searched, [m for m in ('torch', 'timm', 'numpy', 'wandb', 'PIL') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "['plugins/convnext_se.py', 'plugins/wandb_logger.py', 'plugins/wsd.py'] []"

@@ -76,7 +76,7 @@ class Recorder:
     def advance(self, step: int) -> None:
         pass
 
-    def save(self, trainer: Trainer, is_best: bool) -> None:
+    def save(self, trainer: Trainer) -> None:
         pass
 
 

@@ -11,7 +11,7 @@ import torch
 from convrun.data.fetch import EvalFetch
 from convrun.errors import Preempted
 
-STEPS = 24
+STEPS = 16
 
 
 class Killed(BaseException):
@@ -37,29 +37,23 @@ def assert_equal_runs(folder, reference, rows, saved):
         assert (folder / "weights" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.fixture
-def reference(train, tmp_path):
-    train(output=tmp_path / "reference")
-    return tmp_path / "reference"
-
-
 def test_the_reference_has_everything_on(reference, rows, saved):
     assert {(row["kind"], row.get("weights")) for row in rows(reference)} == {
         ("train", None),
         ("eval", "model"),
         ("eval", "ema"),
     }
-    # 24 steps logged every 3, evaluated every 5 and at the end, both weights.
-    assert [row["step"] for row in rows(reference) if row["kind"] == "train"] == list(range(3, 25, 3))
-    assert [row["step"] for row in rows(reference) if row.get("weights") == "ema"] == [5, 10, 15, 20, 24]
+    # 16 steps: logged every 3, evaluated every 5, and both at the end.
+    assert [row["step"] for row in rows(reference) if row["kind"] == "train"] == [3, 6, 9, 12, 15, 16]
+    assert [row["step"] for row in rows(reference) if row.get("weights") == "ema"] == [5, 10, 15, 16]
     keys = set(saved(reference))
     assert {"/state/callbacks/0/best", "/model/stem.0.weight", "/ema/stem.0.weight", "/optimizer/state/0/step"} <= keys
     assert len(list(reference.glob("weights/*"))) == 4
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 14])
 def test_resume_is_bitwise_equal_after_a_signal_at_any_step(step, reference, train, rows, saved, tmp_path):
-    with pytest.raises(Preempted, match=f"stopped after step {step} of 24 .*all saved; go on with: convrun run "):
+    with pytest.raises(Preempted, match=f"stopped after step {step} of 16 .*all saved; go on with: convrun run "):
         train(at={step: terminate})
     assert saved(tmp_path / "run")["/state/step"] == step
     train()
@@ -74,7 +68,7 @@ def test_resume_is_bitwise_equal_after_a_stop_at_every_step_in_turn(reference, t
     assert_equal_runs(tmp_path / "run", reference, rows, saved)
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 9, 11, 13, 21, 24])
+@pytest.mark.parametrize("step", [1, 4, 5, 11, 16])
 def test_resume_is_bitwise_equal_after_a_kill_between_checkpoints(step, reference, train, rows, saved, tmp_path):
     with pytest.raises(Killed):
         train(at={step: kill})
@@ -82,15 +76,15 @@ def test_resume_is_bitwise_equal_after_a_kill_between_checkpoints(step, referenc
     assert_equal_runs(tmp_path / "run", reference, rows, saved)
 
 
-@pytest.mark.parametrize("batch", range(1, 31))
+@pytest.mark.parametrize("batch", [1, 4, 6, 8, 19, 24])
 def test_a_stop_during_any_batch_of_an_evaluation_is_made_up_for(
     batch, reference, train, rows, saved, tmp_path, monkeypatch
 ):
-    # 5 evaluations × (model, EMA) × 3 batches of the 10 images.
+    # 4 evaluations × (model, EMA) × 3 batches of the 10 images.
     calls, fetch = [], EvalFetch.__call__
     monkeypatch.setattr(EvalFetch, "__call__", lambda self, i: (calls.append(1), len(calls) == batch and terminate())
                         and fetch(self, i))  # fmt: skip
-    with pytest.raises(Preempted, match="its evaluation to go" if batch > 24 else "to go"):
+    with pytest.raises(Preempted, match="its evaluation to go" if batch > 18 else "to go"):
         train()
     train()
     assert_equal_runs(tmp_path / "run", reference, rows, saved)
@@ -124,12 +118,12 @@ def test_a_signal_in_the_last_moment_of_a_step_is_saved_too(train, saved, tmp_pa
     assert saved(tmp_path / "run")["/state/step"] == 7
 
 
-@pytest.mark.parametrize("step", [2, 6, 10, 14, 17])
-def test_fp16_resumes_with_its_loss_scaler(step, train, rows, saved, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [2, 9])
+def test_fp16_resumes_with_its_loss_scaler(step, train, train_in, rows, saved, tmp_path, monkeypatch):
     # A scale that grows every 2 steps overflows within the run: steps are skipped, and the state has a history.
     scaler = functools.partial(torch.amp.GradScaler, growth_interval=2, init_scale=2.0**20)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    train("training.precision=fp16", output=tmp_path / "reference")
+    train_in(tmp_path / "reference", "training.precision=fp16")
     assert saved(tmp_path / "reference")["/state/skipped_steps"] > 1
     with pytest.raises(Preempted):
         train("training.precision=fp16", at={step: terminate})
@@ -137,10 +131,10 @@ def test_fp16_resumes_with_its_loss_scaler(step, train, rows, saved, tmp_path, m
     assert_equal_runs(tmp_path / "run", tmp_path / "reference", rows, saved)
 
 
-def test_early_stopping_counts_on_after_a_resume(train, rows, saved, tmp_path):
+def test_early_stopping_counts_on_after_a_resume(train, train_in, rows, saved, tmp_path):
     # No evaluation can be 100 better than the first: it ends after the third, at step 15.
     keys = ["callbacks=[{name: early_stopping, metric: top1, min_delta: 100, patience: 2}]"]
-    outcome = train(*keys, output=tmp_path / "reference")
+    outcome = train_in(tmp_path / "reference", *keys)
     assert (outcome.step, outcome.was_finished) == (15, False)
     assert "top1 of the model weights has not improved in 2 evaluations" in outcome.stopped_because
     for step in (4, 5, 11, 13):
@@ -154,14 +148,14 @@ def test_early_stopping_counts_on_after_a_resume(train, rows, saved, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killing_at_random_moments_changes_nothing(
-    workers, reference, train, rows, saved, forked, tmp_path, wait_until
+    workers, reference, tiny_file, rows, saved, forked, tmp_path, wait_until
 ):
     draws = random.Random(workers)
     folder, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    arguments = ["run", tmp_path / "tiny.yaml", f"data.workers={workers}", "--output", folder, "--no-plugins"]
+    arguments = ["run", tiny_file, f"data.workers={workers}", "--output", folder, "--no-plugins"]
     arguments += ["--device", "cpu"]
     kills = 0
-    for lines in (1, 4, 6, 9):  # 18 in all
+    for lines in (1, 3, 5, 8):  # of 14
         process = forked(*arguments)
         wait_until(lambda n=lines: metrics.is_file() and metrics.read_bytes().count(b"\n") >= n)
         time.sleep(draws.uniform(0, 0.03))

@@ -1,0 +1,79 @@
+"""What the released code's flags say of saving, logging and starting, and how convrun is told the same."""
+
+from __future__ import annotations
+
+from convrun.importing.launch import Command
+from convrun.importing.translation import Translation
+
+
+def put_bookkeeping(t: Translation) -> None:
+    """Checkpoints and logs; where the command is silent convrun's own defaults stay, for no number depends on them."""
+    given = t.given
+    if given.has("save_ckpt_freq"):
+        t.put("checkpoints.every_epochs", "save_ckpt_freq")
+    if given.has("save_ckpt_num"):
+        t.put("checkpoints.keep.last", "save_ckpt_num")
+    t.no_effect("save_ckpt", "convrun always saves: a run that stops goes on where it was")
+    t.no_effect("log_dir", "TensorBoard's files are in the run folder")
+    if given["enable_wandb"]:
+        t.no_effect("enable_wandb", "add a logger to logging.to: convrun list components --kind logger")
+    else:
+        t.no_effect("enable_wandb", "off")
+    for dest in ("project", "wandb_ckpt"):
+        t.no_effect(dest, "it belongs to Weights & Biases")
+    _tell_of_resuming(t)
+
+
+def _tell_of_resuming(t: Translation) -> None:
+    given = t.given
+    t.no_effect("auto_resume", "convrun run --resume auto, never or must; auto goes on with --output DIR")
+    if given["resume"]:
+        t.no_effect(
+            "resume",
+            "a run of main.py cannot be gone on with; convrun run goes on with its own run folder. To start from "
+            f"these weights instead: init.from={given['resume']}",
+        )
+        t.no_effect("start_epoch", "main.py takes it from the checkpoint of --resume")
+    else:
+        t.no_effect("resume", "empty")
+        if given["start_epoch"]:
+            t.refuse("start_epoch", "without --resume it skips part of the schedule; convrun starts at the beginning")
+        else:
+            t.no_effect("start_epoch", "0 is the beginning")
+
+
+def put_run_hints(t: Translation, command: Command) -> None:
+    """How to start it as the command did."""
+    given = t.given
+    folder = given["output_dir"]
+    if command.script == "run_with_submitit.py":
+        _tell_of_submitit(t)
+        folder = given["job_dir"]
+    elif t.processes is None:
+        text = f"{t.how}; 1 process is assumed: convrun import --processes N multiplies the batch"
+        t.draft.differs.append(text)
+    if folder:
+        t.draft.hints.append(f"convrun run THIS.yaml --output {folder}")
+        for dest in ("output_dir", "job_dir"):
+            if dest in given.flags:
+                t.no_effect(dest, f"convrun run --output {folder}")
+    else:
+        t.no_effect("output_dir", "convrun always keeps a run folder")
+    if given["device"] != "cuda":
+        t.no_effect("device", f"convrun run --device {'cpu' if given['device'] == 'cpu' else 'auto'}")
+    else:
+        t.no_effect("device", "convrun takes a GPU where there is one")
+
+
+def _tell_of_submitit(t: Translation) -> None:
+    given = t.given
+    t.no_effect("output_dir", "run_with_submitit.py replaces it by --job_dir")
+    if not given["job_dir"]:
+        t.no_effect("job_dir", "convrun names the run folder itself")
+    nodes, gpus = given["nodes"], given["ngpus"]
+    wishes = [f"{nodes} node{'s' if nodes != 1 else ''}", f"{gpus} GPUs each"]
+    wishes += [f"{given['timeout']} hours"] if given.has("timeout") else []
+    wishes += [f"partition {given['partition']}"] if given.has("partition") else []
+    wishes += [f"comment {given['comment']!r}"] if given.has("comment") else []
+    wishes += ["GPUs of 32 GB"] if given.has("use_volta32") else []
+    t.draft.hints.append(f"run_with_submitit.py asks Slurm for {', '.join(wishes)}; that is for a launcher section")

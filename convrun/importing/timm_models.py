@@ -1,0 +1,141 @@
+"""timm's model names -> convrun's, the weights they start from, and what timm knows of a model without being told."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from convrun.importing.translation import Translation
+from convrun.models.shapes import SMALLER, V1, V2
+
+OWN_MODELS = (*V1, *(f"convnext_{size}" for size in SMALLER), *(f"convnextv2_{size}" for size in V2))
+# The weights timm means by a bare name (timm 1.0), for the names convrun has.
+DEFAULT_TAGS = {
+    "convnext_tiny": "in12k_ft_in1k",
+    "convnext_small": "in12k_ft_in1k",
+    "convnext_base": "fb_in22k_ft_in1k",
+    "convnext_large": "fb_in22k_ft_in1k",
+    "convnext_xlarge": "fb_in22k_ft_in1k",
+    "convnext_atto": "d2_in1k",
+    "convnext_femto": "d1_in1k",
+    "convnext_pico": "d1_in1k",
+    "convnext_nano": "in12k_ft_in1k",
+    "convnextv2_atto": "fcmae_ft_in1k",
+    "convnextv2_femto": "fcmae_ft_in1k",
+    "convnextv2_pico": "fcmae_ft_in1k",
+    "convnextv2_nano": "fcmae_ft_in22k_in1k",
+    "convnextv2_tiny": "fcmae_ft_in22k_in1k",
+    "convnextv2_base": "fcmae_ft_in22k_in1k",
+    "convnextv2_large": "fcmae_ft_in22k_in1k",
+    "convnextv2_huge": "fcmae_ft_in22k_in1k_384",
+}
+_CLASSES = {"in1k": 1000, "in22k": 21841, "in12k": 11821}
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What timm's configuration of a model says, where no flag does.
+
+    Attributes:
+        is_known: whether convrun knows it; else these are timm's general defaults.
+        size: side of the input in pixels.
+        crop: centre crop of the evaluation.
+        classes: size of the head; None: not known.
+        statistics: mean and deviation where they are not ImageNet's.
+    """
+
+    is_known: bool = False
+    size: int = 224
+    crop: float = 0.875
+    classes: int | None = None
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+def pretrained_config(model: str) -> Pretrained:
+    """What timm knows of a ConvNeXt by its name; read off the tag's parts, and compared with timm's own by a test."""
+    name, _, tag = model.partition(".")
+    if name not in OWN_MODELS:
+        return Pretrained()
+    tag = tag or DEFAULT_TAGS[name]
+    last = re.search(r"_(\d{3})$", tag)
+    is_clip = tag.startswith("clip")
+    size = int(last[1]) if last else 256 if is_clip else 224
+    kinds = [part for part in tag.split("_") if part in _CLASSES]
+    classes = _CLASSES[kinds[-1]] if kinds else None
+    if "fcmae" in tag.split("_") and not kinds:
+        classes = 0
+    if is_clip and not kinds:
+        classes = 640
+    if last or is_clip or "r384" in tag:
+        size = 384 if "r384" in tag and not last else size
+        crop = 1.0
+    else:
+        crop = 0.95 if tag.startswith("in12k") or tag.endswith("h_in1k") else 0.875
+    return Pretrained(True, size, crop, classes, _CLIP if is_clip else None)
+
+
+def put_model(t: Translation) -> Pretrained:
+    """The model and its weights; returns what timm's configuration of it says."""
+    given, model = t.given, t.given["model"]
+    config = pretrained_config(model)
+    bare = model.partition(".")[0]
+    if ":" in model or "/" in model:
+        t.refuse(
+            "model", "convrun has timm's models by name, and their weights by init.from (timm:NAME, hf:OWNER/NAME)"
+        )
+    options = dict(given["model_kwargs"])
+    is_own = bare in OWN_MODELS and not options
+    t.put("model.name", "model", bare if is_own else f"timm/{bare}")
+    if given["drop_path"] is not None:
+        t.put("model.drop_path_rate", "drop_path")
+    t.put("model.drop_rate", "drop")
+    if options:
+        t.put("model.options", "model_kwargs", options)
+    classes = given["num_classes"]
+    if classes is None:
+        note = "the model's own; remove it where the data have fewer classes and the head should too"
+        t.put("model.num_classes", "num_classes", config.classes or 1000, note)
+    else:
+        t.put("model.num_classes", "num_classes")
+    _put_weights(t, config, classes)
+    return config
+
+
+def _put_weights(t: Translation, config: Pretrained, classes: int | None) -> None:
+    given = t.given
+    if given["pretrained_path"]:
+        t.put("init.from", "pretrained_path")
+        t.no_effect("pretrained", "--pretrained-path says where the weights are")
+        _put_head(t, "pretrained_path", "reinit", "timm makes a new head for such weights")
+    elif given["initial_checkpoint"]:
+        t.put("init.from", "initial_checkpoint")
+        t.no_effect("pretrained", "--initial-checkpoint is loaded over these weights")
+        text = "train.py takes the EMA weights of --initial-checkpoint if it holds any: init.weights=ema"
+        t.draft.differs.append(text)
+        _put_head(t, "initial_checkpoint", "keep", "")
+    elif given["pretrained"]:
+        model = given["model"]
+        tag = "" if "." in model or model not in DEFAULT_TAGS else f".{DEFAULT_TAGS[model]}"
+        t.put("init.from", "pretrained", f"timm:{model}{tag}", "what timm means by the bare name" if tag else "")
+        is_same = classes is None or classes == config.classes
+        why = "the classes are the same" if is_same else f"{classes} classes, the weights have {config.classes}"
+        if config.classes is None:
+            why = "how many classes the weights have is not known here; init.head=keep loads theirs"
+        _put_head(t, "pretrained", "keep" if is_same else "reinit", why)
+    elif given["head_init_scale"] not in (None, 1.0):
+        t.put("init.head_init_scale", "head_init_scale")
+    else:
+        t.no_effect("head_init_scale", "1 leaves the head as it is")
+
+
+def _put_head(t: Translation, dest: str, head: str, why: str) -> None:
+    head = t.head or head
+    t.put("init.head", dest, head, "as you said" if t.head else why)
+    scale = t.given["head_init_scale"]
+    if scale in (None, 1.0):
+        t.no_effect("head_init_scale", "1 leaves the head as it is")
+    elif head == "reinit":
+        t.put("init.head_init_scale", "head_init_scale")
+    else:
+        t.refuse("head_init_scale", "train.py scales the loaded head; convrun scales new ones only")

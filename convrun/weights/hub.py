@@ -1,0 +1,73 @@
+"""Weights of the Hugging Face hub, and timm's, which are kept there; its own library caches the files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from convrun.errors import CheckpointError
+from convrun.weights.download import downloaded
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def hub_file(repository: str, files: tuple[str, ...] = FILES) -> Path:
+    """The weights of a repository `OWNER/NAME`: the first of these files it has.
+
+    Raises:
+        CheckpointError: there is no such repository or file, it is not open to this user, or the network fails.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    shown = f"hf:{repository}"
+    elsewhere = f"or get {files[0]} elsewhere and give its path as init.from"
+    for name in files:
+        try:
+            return Path(hf_hub_download(repository, name, endpoint=os.environ.get("HF_ENDPOINT") or None))
+        except errors.HFValidationError as error:
+            raise CheckpointError(f"{shown} names no repository of the hub; write hf:OWNER/NAME") from error
+        except errors.RepositoryNotFoundError as error:
+            cure = "check the name; for a private or gated one, log in with `hf auth login`"
+            raise CheckpointError(f"{shown}: the hub has no such repository that is open to you; {cure}") from error
+        except errors.LocalEntryNotFoundError as error:
+            # It is an EntryNotFoundError as well, but tells of the network: the file is not in the cache.
+            reason = _first_line(error.__cause__ or error)
+            raise CheckpointError(
+                f"{shown} is not in the hub's cache on this machine and cannot be fetched: {reason}; check the "
+                f"network, https_proxy and HF_HUB_OFFLINE, {elsewhere}"
+            ) from error
+        except errors.EntryNotFoundError:
+            continue
+        except Exception as error:  # the hub's library passes on whatever its transport raises
+            raise CheckpointError(f"{shown} cannot be fetched: {_first_line(error)}; try again, {elsewhere}") from error
+    raise CheckpointError(f"{shown} holds neither {' nor '.join(files)}; get its weights and give the path")
+
+
+def timm_file(name: str, sha256: str | None = None) -> Path:
+    """The file of timm's pretrained weights of a model: `convnext_tiny.fb_in22k`, or without a tag the default ones.
+
+    Raises:
+        CheckpointError: timm has no such weights, or they cannot be fetched.
+    """
+    import timm
+
+    try:
+        facts = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # the model is there, but not with these weights
+        facts = None
+    if facts is None or not (facts.hf_hub_id or facts.url):
+        known = timm.list_pretrained()
+        plain = name.partition(".")[0]
+        nearest = difflib.get_close_matches(name, known, 3) or [n for n in known if n.startswith(f"{plain}.")][:3]
+        cure = (
+            f"did you mean {' or '.join(f'timm:{n}' for n in nearest)}?" if nearest else "timm.list_pretrained() lists"
+        )
+        raise CheckpointError(f"timm has no pretrained weights {name!r}; {cure}")
+    if facts.hf_hub_id:
+        return hub_file(facts.hf_hub_id, (facts.hf_hub_filename,) if facts.hf_hub_filename else FILES)
+    return downloaded(str(facts.url), sha256)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

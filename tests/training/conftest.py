@@ -1,0 +1,102 @@
+"""A trainer of the tiny recipe whose every step can be looked at."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+
+@dataclasses.dataclass
+class Recorder:
+    """An observer that remembers all it is told."""
+
+    rows: list = dataclasses.field(default_factory=list)
+    steps: list = dataclasses.field(default_factory=list)
+    saved: list = dataclasses.field(default_factory=list)
+    trainer: object = None
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def advance(self, step):
+        trainer = self.trainer
+        self.steps.append(
+            {
+                "step": step,
+                "lr": [group["lr"] for group in trainer.optimizer.param_groups],
+                "weights": {name: p.detach().clone() for name, p in trainer.model.named_parameters()},
+                "ema": {name: t.clone() for name, t in trainer.ema.state_dict().items()} if trainer.ema else None,
+                "training": trainer.model.training,
+                "grad_norm": trainer.window.grad_norm,
+            }
+        )
+
+    def save(self, trainer):
+        self.saved.append(trainer.state.step)
+
+    def losses(self):
+        return [row["loss"] for row in self.rows if row["kind"] == "train"]
+
+
+@pytest.fixture
+def make_trainer(tiny):
+    """Builds a trainer by hand, from the tiny recipe with overrides; its observer is a Recorder."""
+    from convrun.augment.crops import evaluation_transform
+    from convrun.components.augmentations import Shape
+    from convrun.data.feed import EvalFeed, TrainFeed
+    from convrun.data.order import MicroBatches
+    from convrun.plan import Machine, make_plan
+    from convrun.training.parameter_groups import parameter_groups
+    from convrun.training.run import build_model, open_data
+    from convrun.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+
+    def make(*overrides, loss=None, **keys):
+        recipe = tiny(*overrides)
+        plan = make_plan(recipe, Machine(device="cpu", cores=1))
+        train_set, val_set = open_data(recipe.data)
+        shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
+
+        def feed(start):
+            order = MicroBatches(
+                seed=plan.seed,
+                images=plan.train_images,
+                batch_size=plan.batch_size,
+                micro_batch=plan.micro_batch,
+                start_step=start,
+                end_step=plan.total_steps,
+            )
+            augmentations = [choice.create(shape) for choice in plan.image_augmentations]
+            return TrainFeed(train_set, order, augmentations, input_size=plan.input_size, workers=plan.workers)
+
+        model = build_model(plan)
+        observer = Recorder()
+        transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
+        observer.trainer = Trainer(
+            plan,
+            model,
+            plan.optimizer.create(parameter_groups(model, plan.layer_decay)),
+            loss or plan.loss.create(),
+            feed,
+            observer,
+            batch_augmentations=[choice.create(shape) for choice in plan.batch_augmentations],
+            validation=EvalFeed(val_set, transform, input_size=plan.input_size, batch_size=plan.evaluation_batch),
+            **keys,
+        )
+        return observer.trainer
+
+    return make
+
+
+@pytest.fixture
+def cosine_lr():
+    """The tiny recipe's learning rates by RECIPES.md, trap 1: linspace over the warm-up, then the cosine."""
+
+    def lr(step, total=16, warmup=3, peak=2e-2):
+        if step < warmup:
+            return peak * step / (warmup - 1)
+        return peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+    return lr

@@ -1,0 +1,200 @@
+import functools
+
+import pytest
+import torch
+
+from convrun.errors import Diverged
+
+PLAIN = ("augmentations=[]", "model.drop_path_rate=0", "ema=null", "evaluation=null", "callbacks=[]")
+# A constant rate without momentum or decay: what a step does to the weights can be said in one line.
+SGD = ("optimizer={name: sgd, lr: 0.1, momentum: 0, weight_decay: 0}", "scheduler=constant")
+
+
+def weights_of(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def distance(a, b):
+    return torch.stack([(a[name] - b[name]).double().norm() for name in a]).norm().item()
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_step_has_the_plans_learning_rate_times_the_groups_share(make_trainer, cosine_lr):
+    trainer = make_trainer()
+    trainer.train()
+    shares = [group["lr_scale"] for group in trainer.optimizer.param_groups]
+    # 1-1-1-1 blocks have 6 levels: stem 0, stages 1 to 4, head 5.
+    assert shares[0] == pytest.approx(0.8**5)
+    assert shares[-1] == 1
+    assert len(trainer.observer.steps) == 16
+    for seen in trainer.observer.steps:
+        expected = cosine_lr(seen["step"] - 1)
+        assert seen["lr"] == pytest.approx([expected * share for share in shares], rel=1e-12, abs=1e-18)
+    logged = {row["step"]: row["lr"] for row in trainer.observer.rows if row["kind"] == "train"}
+    assert logged == pytest.approx({step: cosine_lr(step - 1) for step in (3, 6, 9, 12, 15, 16)}, abs=1e-18)
+
+
+def test_the_first_update_of_a_warm_up_changes_no_weight_bit(make_trainer):
+    trainer = make_trainer()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    first, second = trainer.observer.steps[:2]
+    assert set(first["lr"]) == {0.0}
+    assert_same(first["weights"], before)
+    assert distance(second["weights"], before) > 0
+
+
+def test_accumulated_micro_batches_are_one_batch_up_to_the_order_of_summation(make_trainer):
+    keys = (*PLAIN, "augmentations=[{name: random_crop, padding: 1}]", "logging.every_steps=1", "training.batch_size=16")
+    sgd = ("optimizer={name: sgd, lr: 0.1}", "scheduler=constant")
+    trainers = [make_trainer(*keys, *sgd, f"training.micro_batch={size}") for size in (16, 4)]
+    for trainer in trainers:
+        trainer.train()
+    whole, parts = trainers
+    assert (whole.plan.accumulation, parts.plan.accumulation) == (1, 4)
+    assert parts.observer.losses() == pytest.approx(whole.observer.losses(), rel=1e-5)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+def test_a_logged_loss_is_the_mean_over_the_steps_of_its_window(make_trainer):
+    each, thirds = make_trainer("logging.every_steps=1"), make_trainer("logging.every_steps=3")
+    each.train()
+    thirds.train()
+    losses = each.observer.losses()
+    assert len(losses) == 16
+    means = [sum(losses[i : i + 3]) / len(losses[i : i + 3]) for i in range(0, 16, 3)]
+    assert thirds.observer.losses() == pytest.approx(means, rel=1e-12)
+
+
+def test_a_loss_is_that_of_the_model_before_the_update(make_trainer):
+    trainer = make_trainer(*PLAIN, *SGD, "logging.every_steps=1", "training.batch_size=67", "training.micro_batch=67")
+    with trainer.feed(0) as feed:
+        batch = next(iter(feed))
+    with torch.no_grad():
+        logits = trainer.model.eval()(((batch.images / 255) - trainer.mean) / trainer.std)
+    expected = torch.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=0.1).item()
+    trainer.train()
+    assert trainer.observer.losses()[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_clipped_gradient_has_the_norm_of_the_recipe(make_trainer):
+    keys = (*PLAIN, *SGD, "logging.every_steps=1")
+    clipped, free = (make_trainer(*keys, f"training.clip_grad_norm={norm}") for norm in ("1e-3", "null"))
+    before = weights_of(free)
+    clipped.train()
+    free.train()
+    length = distance(free.observer.steps[0]["weights"], before) / 0.1
+    assert length > 2e-3
+    # The row has the norm before clipping; the update lr × 1e-3. (float32 weights of about 0.1: 1e-8 of rounding each.)
+    assert clipped.observer.rows[0]["grad_norm"] == pytest.approx(length, rel=1e-3)
+    assert distance(clipped.observer.steps[0]["weights"], before) == pytest.approx(0.1 * 1e-3, rel=0.01)
+    assert "grad_norm" not in free.observer.rows[0]
+
+
+def test_the_ema_follows_the_weights_after_each_step(make_trainer):
+    trainer = make_trainer()
+    average = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    for seen in trainer.observer.steps:
+        average = {name: torch.lerp(average[name], seen["weights"][name], 1 - 0.9) for name in average}
+        assert_same(seen["ema"], average)
+
+
+def overflowing(logits, targets):
+    """Finite, but 2^16 times it is no float32 any more: the scaled gradients overflow."""
+    return torch.nn.functional.cross_entropy(logits, targets) * 1e35
+
+
+def test_a_skipped_fp16_step_touches_neither_weights_nor_ema(make_trainer):
+    trainer = make_trainer("training.precision=fp16", "training.steps=4", "training.epochs=null", loss=overflowing)
+    before, average = weights_of(trainer), {n: t.clone() for n, t in trainer.ema.state_dict().items()}
+    trainer.train()
+    assert trainer.state.skipped_steps == 4
+    assert trainer.precision.scaler.get_scale() == 2**16 / 2**4
+    assert_same(weights_of(trainer), before)
+    assert_same(trainer.ema.state_dict(), average)
+
+
+def test_fp16_steps_that_fit_are_taken(make_trainer, monkeypatch):
+    # Gradients of about 1 at most, times 2^8, are far from fp16's end at 65,504.
+    monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**8))
+    trainer = make_trainer("training.precision=fp16", *SGD)
+    trainer.train()
+    assert trainer.state.skipped_steps == 0
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.model.state_dict().values())
+    steps = trainer.observer.steps
+    assert all(distance(a["weights"], b["weights"]) > 0 for a, b in zip(steps, steps[1:], strict=False))
+
+
+def test_a_bf16_loss_is_close_to_that_of_float32(make_trainer):
+    losses = []
+    for precision in ("float32", "bf16"):
+        trainer = make_trainer(*PLAIN, *SGD, f"training.precision={precision}", "logging.every_steps=1")
+        trainer.train()
+        losses.append(trainer.observer.losses())
+    # The same weights in the first step; bf16 rounds each product to 2^-8 of its size, and those errors average out.
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=2**-7)
+    assert losses[1][0] != losses[0][0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_loader_workers_changes_nothing(workers, train_in, reference, rows, saved, tmp_path):
+    train_in(tmp_path / "run", f"data.workers={workers}")
+    assert rows(tmp_path / "run") == rows(reference)
+    ours, theirs = saved(tmp_path / "run"), saved(reference)
+    tensors = [key for key, value in theirs.items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 100
+    assert all(torch.equal(ours[key], theirs[key]) for key in tensors)
+
+
+def test_training_mode_is_on_in_every_step(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    assert all(seen["training"] for seen in trainer.observer.steps)
+    assert trainer.model.training
+
+
+def test_saves_when_due_when_best_and_at_the_end(make_trainer):
+    trainer = make_trainer("evaluation.every_steps=5", "checkpoints.every_steps=6")
+    trainer.train()
+    best, value = [], -1.0
+    for row in trainer.observer.rows:
+        if row.get("weights") == "ema" and row["top1"] > value:
+            best.append(row["step"])
+            value = row["top1"]
+    assert trainer.observer.saved == sorted({6, 12, 16, *best})
+
+
+def test_batch_augmentations_see_normalised_images_and_soft_targets_in_order(make_trainer):
+    trainer = make_trainer("data.mean=[0.5, 0.5, 0.5]", "data.std=[0.25, 0.25, 0.25]")
+    seen = []
+
+    def spy(augment):
+        def call(images, targets, draws):
+            seen.append((images.min().item(), images.max().item(), targets.ndim, tuple(images.shape)))
+            return augment(images, targets, draws)
+
+        return call
+
+    trainer.batch_augmentations = [spy(augment) for augment in trainer.batch_augmentations]
+    trainer.train()
+    # Erasing gets class numbers, mixing too (soft rows come out of it); uint8 becomes (x − 0.5) / 0.25, in ±2.
+    assert len(seen) == 16 * 2 * 2
+    assert {(ndim, shape) for _, _, ndim, shape in seen} == {(1, (4, 3, 8, 8))}
+    first = seen[::2]
+    assert min(low for low, *_ in first) >= -2
+    assert max(high for _, high, *_ in first) <= 2
+    assert min(low for low, *_ in first) < -1 < 1 < max(high for _, high, *_ in first)
+
+
+def test_a_nan_gradient_under_a_finite_loss_is_never_saved(make_trainer):
+    # sqrt has an infinite slope at 0: the loss is 0, the gradient inf × 0.
+    trainer = make_trainer(*PLAIN, *SGD, "checkpoints.every_steps=1", loss=lambda x, _: (x * 0).sqrt().sum())
+    with pytest.raises(Diverged, match=r"weights are not finite after step 1; the last checkpoint is from before"):
+        trainer.train()
+    assert trainer.observer.saved == []
