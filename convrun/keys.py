@@ -284,8 +284,16 @@ def _path_in(location: tuple[str | int, ...], values: Any, kind: str) -> tuple[s
     return tuple(path)
 
 
+# pydantic's words -> a recipe's.
+_WORDS = {
+    "integer": "an integer", "string": "text", "boolean": "true or false", "number": "a number", "list": "a list",
+    "tuple": "a list", "array": "a list", "dictionary": "a map", "object": "a map",
+}  # fmt: skip
+
+
 def _lowered(message: str) -> str:
+    """Pydantic's message as what follows `must be`, where it is one of the common kind."""
     message = message.removeprefix("Input ").removeprefix("should be ")
-    message = re.sub(r"^(a valid )(integer|string|boolean|number|list|tuple|dictionary|array)\b.*", r"a \2", message)
-    message = message.replace("a integer", "an integer").replace("a dictionary", "a mapping")
-    return message.replace("a array", "a list").replace("a tuple", "a list")
+    message = re.sub(r"^String should have (at (?:least|most) \d+ characters?)$", r"\1 long", message)
+    kind = re.match(rf"(?:an? )(?:valid )?({'|'.join(_WORDS)})\b", message)
+    return _WORDS[kind[1]] if kind else message

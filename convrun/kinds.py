@@ -82,6 +82,11 @@ class Kind:
     required_meta: dict[str, str] = field(default_factory=dict)
     optional_meta: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def with_article(self) -> str:
+        """`an optimizer`, `a model`: for messages."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
 
 _ALL = (
     Kind(

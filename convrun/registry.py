@@ -249,7 +249,7 @@ def _check_contract(component: Component, contract: Kind) -> None:
     if len(positional) != len(wanted):
         raise PluginError(
             f"{component.kind}/{component.name} ({component.source}) takes {positional or 'nothing'} by position, but "
-            f"a {component.kind} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
+            f"{contract.with_article} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
         )
     taken = {"name", *getattr(contract.settings, "__dataclass_fields__", ())}
     clash = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in taken]

@@ -243,6 +243,9 @@ def explained(what: str, cure: str) -> Iterator[None]:
 
 
 def _version(package: str) -> str | None:
+    loaded = getattr(sys.modules.get(package), "__version__", None)
+    if loaded is not None:  # torch's own says which CUDA it was built for
+        return str(loaded)
     try:
         return version(package)
     except PackageNotFoundError:

@@ -68,6 +68,7 @@ def train_in(tiny):
 
     class Listening(Screen):
         def advance(self, step):
+            super().advance(step)
             self.at.get(step, lambda: None)()
 
     def start(output, *overrides, at=None, **keys):

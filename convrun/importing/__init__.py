@@ -82,7 +82,7 @@ def import_shell_text(text: str, *, processes: int | None = None, head: Head | N
 def import_command(command: Command, *, processes: int | None = None, head: Head | None = None) -> Imported:
     """A command whose launcher has been read."""
     if command.script == "train.py":
-        given = with_config(read_arguments("train.py", TRAIN_FLAGS, command.arguments, positional="data"))
+        given = with_config(read_arguments("train.py", TRAIN_FLAGS, command.arguments, positional="data_dir"))
     else:
         flags = (*MAIN_FLAGS, *(SUBMITIT_FLAGS if command.script == "run_with_submitit.py" else ()))
         given = read_arguments(command.script, flags, command.arguments)
@@ -98,7 +98,7 @@ def import_command(command: Command, *, processes: int | None = None, head: Head
 def import_args_file(path: Path, *, processes: int | None = None, head: Head | None = None) -> Imported:
     """The args.yaml that timm's train.py leaves in its output folder."""
     given, unknown = read_args_file(path)
-    t = Translation(given, processes, "--processes" if processes else "args.yaml does not say how many", head)
+    t = Translation(given, processes, "--processes" if processes else "args.yaml does not say how many processes", head)
     t.draft.no_effect.extend(unknown)
     translate_timm(t)
     return _finished(t, [f"Made by convrun import from {path}, written by timm's train.py"])

@@ -116,12 +116,7 @@ def _put_schedule(t: Translation) -> None:
 def _put_training(t: Translation) -> None:
     given = t.given
     t.put("training.epochs", "epochs")
-    images, accumulation, processes = given["batch_size"], given["update_freq"], t.processes or 1
-    note = (
-        f"{processes} process{'es' if processes > 1 else ''} ({t.how}) × {images} images × {accumulation} accumulated"
-    )
-    t.put("training.batch_size", "batch_size", processes * images * accumulation, note)
-    t.put("training.micro_batch", "batch_size", note="mixup draws once for each")
+    t.put_batch("update_freq", also=("nodes", "ngpus") if "nodes" in given.flags else ())
     if given["use_amp"]:
         t.put("training.precision", "use_amp", "fp16", "autocast with loss scaling")
     else:
@@ -136,9 +131,10 @@ def _put_training(t: Translation) -> None:
 
 def _put_average(t: Translation) -> None:
     if t.given["model_ema"]:
-        t.put("ema.decay", "model_ema_decay")
+        t.put("ema.decay", "model_ema_decay", also=("model_ema",))
     else:
-        t.no_effect("model_ema_decay", "--model_ema is off")
+        for dest in ("model_ema", "model_ema_decay"):
+            t.no_effect(dest, "there is no average of the weights")
 
 
 def _put_evaluation(t: Translation) -> None:

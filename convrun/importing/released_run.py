@@ -28,7 +28,7 @@ def _tell_of_resuming(t: Translation) -> None:
     given = t.given
     t.no_effect("auto_resume", "convrun run --resume auto, never or must; auto goes on with --output DIR")
     if given["resume"]:
-        t.no_effect(
+        t.hint(
             "resume",
             "a run of main.py cannot be gone on with; convrun run goes on with its own run folder. To start from "
             f"these weights instead: init.from={given['resume']}",
@@ -49,27 +49,19 @@ def put_run_hints(t: Translation, command: Command) -> None:
     if command.script == "run_with_submitit.py":
         _tell_of_submitit(t)
         folder = given["job_dir"]
-    elif t.processes is None:
-        text = f"{t.how}; 1 process is assumed: convrun import --processes N multiplies the batch"
-        t.draft.differs.append(text)
-    if folder:
-        t.draft.hints.append(f"convrun run THIS.yaml --output {folder}")
-        for dest in ("output_dir", "job_dir"):
-            if dest in given.flags:
-                t.no_effect(dest, f"convrun run --output {folder}")
-    else:
-        t.no_effect("output_dir", "convrun always keeps a run folder")
-    if given["device"] != "cuda":
-        t.no_effect("device", f"convrun run --device {'cpu' if given['device'] == 'cpu' else 'auto'}")
-    else:
-        t.no_effect("device", "convrun takes a GPU where there is one")
+    for dest in ("output_dir", "job_dir"):
+        if dest in given.flags and given[dest] == folder:
+            t.hint(
+                dest, f"convrun run THIS.yaml --output {folder}" if folder else "convrun names the run folder itself"
+            )
+    t.hint(
+        "device", "convrun run --device cpu" if given["device"] == "cpu" else "convrun takes a GPU where there is one"
+    )
 
 
 def _tell_of_submitit(t: Translation) -> None:
     given = t.given
     t.no_effect("output_dir", "run_with_submitit.py replaces it by --job_dir")
-    if not given["job_dir"]:
-        t.no_effect("job_dir", "convrun names the run folder itself")
     nodes, gpus = given["nodes"], given["ngpus"]
     wishes = [f"{nodes} node{'s' if nodes != 1 else ''}", f"{gpus} GPUs each"]
     wishes += [f"{given['timeout']} hours"] if given.has("timeout") else []

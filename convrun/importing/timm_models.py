@@ -118,8 +118,9 @@ def _put_weights(t: Translation, config: Pretrained, classes: int | None) -> Non
         model = given["model"]
         tag = "" if "." in model or model not in DEFAULT_TAGS else f".{DEFAULT_TAGS[model]}"
         t.put("init.from", "pretrained", f"timm:{model}{tag}", "what timm means by the bare name" if tag else "")
-        is_same = classes is None or classes == config.classes
-        why = "the classes are the same" if is_same else f"{classes} classes, the weights have {config.classes}"
+        wanted = classes or config.classes or 1000
+        is_same = wanted == config.classes or (classes is None and config.classes is None)
+        why = "the classes are the same" if is_same else f"{wanted} classes, the weights have {config.classes}"
         if config.classes is None:
             why = "how many classes the weights have is not known here; init.head=keep loads theirs"
         _put_head(t, "pretrained", "keep" if is_same else "reinit", why)

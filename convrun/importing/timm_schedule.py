@@ -38,10 +38,10 @@ def _put_lr(t: Translation) -> None:
         t.no_effect("lr_base_scale", "anything but sqrt is linear, as lr_for_batch is")
         return
     batch = (t.processes or 1) * given["batch_size"] * max(1, given["grad_accum_steps"])
+    note = f"{base:g} × sqrt({batch} / {size}), so it follows no other batch"
     lr = float(f"{base * (batch / size) ** 0.5:.12g}")
-    t.put("optimizer.lr", "lr_base", lr, f"{base:g} × sqrt({batch} / {size}), so it follows no other batch")
-    t.no_effect("lr_base_size", "it is in optimizer.lr")
-    t.no_effect("lr_base_scale", "it is in optimizer.lr")
+    t.put("optimizer.lr", "lr_base", lr, note, also=("lr_base_size", "lr_base_scale"))
+    t.no_effect("lr", "0 leaves it to --lr-base")
 
 
 def put_schedule(t: Translation) -> None:
@@ -82,8 +82,6 @@ def put_schedule(t: Translation) -> None:
         )
     _tell_of_warm_up(t)
     t.no_effect("sched_on_updates", "convrun sets the learning rate at every step")
-    if given["warmup_prefix"]:
-        t.no_effect("warmup_prefix", "it is in training.epochs")
 
 
 def _tell_of_warm_up(t: Translation) -> None:

@@ -43,21 +43,14 @@ def _put_training(t: Translation) -> None:
     given = t.given
     epochs, warmup = given["epochs"], given["warmup_epochs"]
     if given["warmup_prefix"]:
-        t.put("training.epochs", "epochs", epochs + warmup, f"{epochs} and {warmup} of warm-up before, --warmup-prefix")
+        t.put(
+            "training.epochs", "epochs", epochs + warmup, f"{epochs} and {warmup} of warm-up before", ("warmup_prefix",)
+        )
     else:
         t.put("training.epochs", "epochs")
-    images, accumulation, processes = given["batch_size"], max(1, given["grad_accum_steps"]), t.processes or 1
-    note = (
-        f"{processes} process{'es' if processes > 1 else ''} ({t.how}) × {images} images × {accumulation} accumulated"
-    )
-    t.put("training.batch_size", "batch_size", processes * images * accumulation, note)
-    t.put("training.micro_batch", "batch_size", note="mixup draws once for each")
-    if given.has("grad_accum_steps"):
-        t.no_effect("grad_accum_steps", "it is in training.batch_size")
-    if accumulation > 1:
+    t.put_batch("grad_accum_steps")
+    if given["grad_accum_steps"] > 1:
         t.draft.differs.append("train.py also steps with what is left at the end of an epoch; convrun leaves it out")
-    if t.processes is None:
-        t.draft.differs.append(f"{t.how}; 1 process is assumed: convrun import --processes N multiplies the batch")
     _put_precision(t)
     if given["torchcompile"] == "inductor":
         t.put("training.compile", "torchcompile", True)
@@ -86,8 +79,7 @@ def _put_precision(t: Translation) -> None:
     if given["amp_dtype"] not in kinds:
         t.refuse("amp_dtype", "float16 or bfloat16")
         return
-    t.put("training.precision", amp, kinds[given["amp_dtype"]], f"--amp-dtype {given['amp_dtype']}")
-    t.no_effect("amp_dtype", "it is in training.precision")
+    t.put("training.precision", amp, kinds[given["amp_dtype"]], given["amp_dtype"], also=("amp_dtype",))
 
 
 def _put_average(t: Translation) -> None:
@@ -96,8 +88,7 @@ def _put_average(t: Translation) -> None:
         for dest in ("model_ema_decay", "model_ema_force_cpu", "model_ema_warmup"):
             t.no_effect(dest, "--model-ema is off")
         return
-    t.put("ema.decay", "model_ema_decay", note="--model-ema")
-    t.no_effect("model_ema", "it is in ema.decay")
+    t.put("ema.decay", "model_ema_decay", also=("model_ema",))
     t.draft.differs.append("timm's EMA starts from the weights after the first step, convrun's from those before it")
     if given["model_ema_warmup"]:
         t.refuse("model_ema_warmup", "the decay of convrun's EMA is constant")
@@ -124,13 +115,13 @@ def _put_bookkeeping(t: Translation) -> None:
     t.no_effect("eval_metric", "top1 is convrun's way")
     if given["resume"]:
         text = "a run of train.py cannot be gone on with; convrun run goes on with its own run folder"
-        t.no_effect("resume", f"{text}. To start from these weights: init.from={given['resume']}")
+        t.hint("resume", f"{text}. To start from these weights: init.from={given['resume']}")
     else:
         t.no_effect("resume", "empty")
-    if given["output"]:
-        t.draft.hints.append(f"convrun run THIS.yaml --output {given['output']}")
-    t.no_effect("output", f"convrun run --output {given['output'] or 'DIR'}")
-    t.no_effect("device", "convrun run --device cpu, or cuda where there is one")
+    t.hint("output", f"convrun run THIS.yaml --output {given['output'] or 'DIR'}")
+    t.hint(
+        "device", "convrun run --device cpu" if given["device"] == "cpu" else "convrun takes a GPU where there is one"
+    )
 
 
 def with_config(given: Given) -> Given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from convrun.errors import UsageError
@@ -32,12 +33,36 @@ class Translation:
     draft: Draft = dataclasses.field(default_factory=Draft)
     refusals: list[str] = dataclasses.field(default_factory=list)
 
-    def put(self, path: str, dest: str, value: Any = _SAME, note: str = "") -> None:
-        """Writes a flag's value (or what it comes to) at a path of the recipe, its origin beside it."""
+    def put(self, path: str, dest: str, value: Any = _SAME, note: str = "", also: Sequence[str] = ()) -> None:
+        """Writes a flag's value (or what it comes to) at a path of the recipe, its origin beside it.
+
+        Args:
+            path: the key's dotted path.
+            dest: the flag.
+            value: what stands there instead of the flag's own value.
+            note: what a reader should know of it.
+            also: other flags that have a part in the value, named where the command gives them.
+        """
         value = self.given[dest] if value is _SAME else value
-        flag = f"--{self.given.flags[dest].name}"
-        origin = flag if self.given.has(dest) else f"default of {flag}"
+        origins = [f"--{self.given.flags[each].name}" for each in (dest, *also) if self.given.has(each)]
+        origin = ", ".join(origins) or f"default of --{self.given.flags[dest].name}"
         self.draft.set(path, value, self.given.shown(dest), f"{origin}: {note}" if note else origin)
+
+    def put_batch(self, accumulation: str, also: Sequence[str] = ()) -> None:
+        """The batch of one optimizer step: processes × images × micro-batches that are accumulated."""
+        processes, images, times = self.processes or 1, self.given["batch_size"], max(1, self.given[accumulation])
+        who = f"{processes} process{'es' if processes > 1 else ''} ({self.how})"
+        note = f"{who} × {images} images × {times} accumulated"
+        self.put("training.batch_size", "batch_size", processes * images * times, note, also=(accumulation, *also))
+        self.put("training.micro_batch", "batch_size", note="mixup draws once for each")
+        if self.processes is None:
+            text = "1 process is assumed, and convrun import --processes N multiplies the batch"
+            self.draft.differs.append(f"{self.how}: {text}")
+
+    def hint(self, dest: str, text: str) -> None:
+        """Tells what to do at the start of a run instead of a flag, if the command gives it."""
+        if self.given.has(dest):
+            self.draft.hints.append(f"{self.given.shown(dest)}: {text}")
 
     def no_effect(self, dest: str, why: str) -> None:
         """Tells why a flag is left out, if the command gives it."""

@@ -64,7 +64,7 @@ class Draft:
         lines = [_comment(line) for line in head]
         for title, remarks in (
             ("What differs from the command:", self.differs),
-            ("Flags without effect, so left out:", self.no_effect),
+            ("Flags that are not in the recipe, and why:", self.no_effect),
             ("To run it:", self.hints),
         ):
             if remarks:

@@ -9,6 +9,7 @@ from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
 from convrun.keys import Fault, Key, KeyFaults, KeySet, keys_of_section, section_of
+from convrun.kinds import KINDS
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path as KeyPath
@@ -52,7 +53,7 @@ def checked(tree: Node, source: Path) -> Recipe:
     recipe = Recipe(**values, source=source, tree=tree)
     problems = [Problem(recipe.nearest_place(path), path, text, cure) for path, text, cure in inconsistencies(recipe)]
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(sorted(problems, key=lambda problem: problem.position))
     return recipe
 
 
@@ -87,7 +88,8 @@ class _Checker:
             elif key not in sections:
                 guesses.add(self.unknown((key,), sections | header))
         for section in REQUIRED:
-            if section not in self.tree.value and section not in guesses:
+            # With `extends` misspelt, the parent would have brought them.
+            if section not in self.tree.value and not guesses & {section, "extends"}:
                 self.report((section,), "is missing", "every recipe needs it")
         return values
 
@@ -135,7 +137,7 @@ class _Checker:
                         meaning = around[str(fault.path[-1])].meaning if fault.path[-1] in around else ""
                         self.report((*path, *fault.path), "is missing", meaning)
                 elif fault.type in ("too_short", "too_long") and len(fault.path) == 1:
-                    wanted = keys.keys[str(fault.path[0])].type_text
+                    wanted = keys.keys[str(fault.path[0])].type_text.replace("list of", "a list of", 1)
                     self.report_value(path, dataclasses.replace(fault, message=wanted), values)
                 elif fault.type != "extra_forbidden":
                     self.report_value(path, fault, values)
@@ -155,12 +157,12 @@ class _Checker:
             if name in DEFAULT_COMPONENTS:
                 return self.component((name,), kind, DEFAULT_COMPONENTS[name])
             if node is not None:
-                self.report((name,), "is empty", f"name a {kind}: convrun list components --kind {kind}")
+                self.report((name,), "is empty", f"name {KINDS[kind].with_article}: convrun list components --kind {kind}")
             return None
         if not isinstance(node.value, dict):
             self.report((name,), f"must be a name or a map with a name, got {_shown(node.plain())}")
             return None
-        return self.component((name,), kind, node.plain())
+        return self.component((name,), kind, {**DEFAULT_COMPONENTS.get(name, {}), **node.plain()})
 
     def component_list(self, section: str, kind: str) -> tuple[Choice, ...]:
         path: KeyPath = tuple(section.split("."))
@@ -187,7 +189,7 @@ class _Checker:
             if misspelt:
                 self.report((*path, misspelt), "unknown key", "did you mean name?", at_key=True)
             else:
-                cure = f"name a {kind}: convrun list components --kind {kind}"
+                cure = f"name {KINDS[kind].with_article}: convrun list components --kind {kind}"
                 self.report((*path, "name"), "is missing", cure)
             return None
         if not isinstance(name, str):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from convrun.errors import ConvrunError
 from convrun.keys import keys_of_section
 from convrun.kinds import KINDS
-from convrun.recipe.inheritance import SINGLE_SECTIONS
-from convrun.recipe.problems import Path, dotted, listed, nearest
+from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
+from convrun.recipe.problems import Path, dotted, is_one_slip, listed, nearest
 from convrun.recipe.sections import PLAIN_SECTIONS, Header
 from convrun.recipe.tree import Node
 from convrun.registry import registry
@@ -62,14 +63,18 @@ class Guess:
 def guessed_key(path: Path, names: set[str], tree: Node) -> Guess:
     """The best guess at the key that was meant at `path`, where `names` are allowed."""
     key, section = str(path[-1]), path[:-1]
-    slip = nearest(key, names)
+    slip = nearest(key, [name for name in names if is_one_slip(key, name)])
     if slip:
         return Guess(f"did you mean {slip}?", slip)
-    if key in OTHER_WORDS and OTHER_WORDS[key] != dotted(path):
-        return Guess(f"it is {OTHER_WORDS[key]} here")
+    if key in OTHER_WORDS:
+        where, _, name = OTHER_WORDS[key].rpartition(".")
+        return Guess(f"it is {OTHER_WORDS[key]} here", name if where == dotted(section) else None)
     elsewhere = [place for place in places_of(key, tree) if place != dotted(path)]
     if elsewhere:
         return Guess(f"it belongs at {' or '.join(elsewhere[:3])}")
+    similar = nearest(key, names)
+    if similar:
+        return Guess(f"did you mean {similar}?", similar)
     cousins = _same_kind(key, section, tree)
     if cousins:
         return Guess(f"{listed(cousins, 4)} would take it")
@@ -82,8 +87,9 @@ def places_of(key: str, tree: Node) -> list[str]:
     """The dotted paths at which a key of this name is allowed in this recipe."""
     found = [key] if key in (*PLAIN_SECTIONS, *SINGLE_SECTIONS, "augmentations", "callbacks") else []
     found += [k.name for k in keys_of_section(Header) if k.name == key]
+    found += [section for section in LIST_SECTIONS if section.endswith(f".{key}")]
     for section, fields in PLAIN_SECTIONS.items():
-        found += [f"{section}.{key}" for k in keys_of_section(fields) if k.name == key]
+        found += _within(section, fields, key)
     for path, kind, name in _components(tree):
         try:
             component = registry.find(kind, name)
@@ -91,6 +97,17 @@ def places_of(key: str, tree: Node) -> list[str]:
             continue
         if key in component.keys.keys:
             found.append(f"{path}.{key}")
+    return found
+
+
+def _within(path: str, section: type[Any], key: str) -> list[str]:
+    """The paths of a key in a plain section and in the sections it holds."""
+    found = []
+    for each in keys_of_section(section):
+        if each.name == key:
+            found.append(f"{path}.{key}")
+        if dataclasses.is_dataclass(each.annotation):
+            found += _within(f"{path}.{each.name}", each.annotation, key)
     return found
 
 

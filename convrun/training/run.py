@@ -171,6 +171,12 @@ class _Run:
             self.check_is_complete(trainer)
             export_weights(self.folder, trainer)
             self.folder.set_status("finished", self.step, self.plan.total_steps)
+        except KeyboardInterrupt as error:
+            self.note_end(error)
+            raise Interrupted(
+                f"stopped at once, in the midst of step {self.step + 1}; go on from the last checkpoint with: "
+                f"{self.command}"
+            ) from error
         except BaseException as error:
             self.note_end(error)
             raise
@@ -268,6 +274,8 @@ class _Run:
         if saved is not None:
             try:
                 trainer.load_state_dict(saved)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from error
             except (AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
                 raise CheckpointError(f"{path} does not fit the recipe: {error}; train in another folder") from error
         # Loggers come last: they drop what an earlier process wrote beyond the state it saved.
@@ -287,7 +295,7 @@ class _Run:
         """Takes down what is open and says in status.json how the run ended; what fails in that hides no error."""
         with contextlib.suppress(Exception):
             self.close_loggers()
-        text = "" if isinstance(error, Interrupted | Preempted) else str(error) or type(error).__name__
+        text = "" if isinstance(error, Interrupted | Preempted | KeyboardInterrupt) else str(error) or type(error).__name__
         with contextlib.suppress(RunFolderError):
             self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
 
@@ -337,8 +345,13 @@ class _Run:
         what = f"{left} to go" if left else "its evaluation to go"
         raise self.stop.error(
             f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; "
-            f"go on with: convrun run {shlex.quote(str(self.folder.path))}"
+            f"go on with: {self.command}"
         )
+
+    @property
+    def command(self) -> str:
+        """What goes on with this run, to paste."""
+        return f"convrun run {shlex.quote(str(self.folder.path))}"
 
 
 @dataclasses.dataclass(frozen=True)

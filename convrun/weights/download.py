@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -61,7 +62,8 @@ def downloaded(url: str, sha256: str | None = None) -> Path:
     except OSError as error:
         raise _cache_error(error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be what cannot be made
+            draft.unlink(missing_ok=True)
     return path
 
 

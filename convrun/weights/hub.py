@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from pathlib import Path
@@ -15,13 +16,19 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 def hub_file(repository: str, files: tuple[str, ...] = FILES) -> Path:
     """The weights of a repository `OWNER/NAME`: the first of these files it has.
 
+    What is in the hub's cache on this machine is taken as it is, without asking whether it has changed.
+
     Raises:
         CheckpointError: there is no such repository or file, it is not open to this user, or the network fails.
     """
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     shown = f"hf:{repository}"
     elsewhere = f"or get {files[0]} elsewhere and give its path as init.from"
+    with contextlib.suppress(errors.HFValidationError):  # told below
+        for name in files:
+            if isinstance(cached := try_to_load_from_cache(repository, name), str):
+                return Path(cached)
     for name in files:
         try:
             return Path(hf_hub_download(repository, name, endpoint=os.environ.get("HF_ENDPOINT") or None))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError, DataError, Interrupted, Preempted, RunFolderError
@@ -23,7 +22,7 @@ def status(folder):
 
 
 def fail(error):
-    def raise_it(*_):
+    def raise_it(*_, **__):
         raise error
 
     return raise_it
@@ -41,9 +40,18 @@ def test_holds_the_files_of_the_design_and_no_others(folder):
     designed = {"recipe.yaml", "plan.json", "environment.json", "status.json", "metrics.jsonl", "train.log"}
     assert found == designed | {"tensorboard", "checkpoints", "weights", "train.csv", "eval.csv", ".lock"}
     assert len(list((folder / "tensorboard").iterdir())) == 1
-    best = yaml.safe_load((folder / "checkpoints" / "best").resolve().name.removeprefix("step-").removesuffix(".pt"))
-    kept = {f"step-{step}.pt" for step in {15, 16, best}}
+
+
+def test_the_last_two_checkpoints_and_the_best_stay(folder):
+    written, top1 = {4, 8, 12, 16}, -1.0
+    for row in map(json.loads, (folder / "metrics.jsonl").open()):
+        if row.get("weights") == "ema" and row["top1"] > top1:
+            best, top1 = row["step"], row["top1"]
+            written.add(best)
+    kept = {f"step-{step}.pt" for step in {best, *sorted(written)[-2:]}}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == kept | {"latest", "best"}
+    assert (folder / "checkpoints" / "best").resolve().name == f"step-{best}.pt"
+    assert (folder / "checkpoints" / "latest").resolve().name == "step-16.pt"
 
 
 def test_the_recipe_in_the_folder_is_the_same_recipe(folder, tiny):
@@ -129,7 +137,6 @@ def test_status_is_running_meanwhile(train, tmp_path):
     [
         (DataError("an image is broken"), "failed"),
         (RuntimeError("a bug"), "failed"),
-        (KeyboardInterrupt(), "interrupted"),
         (MemoryError(), "failed"),
     ],
 )
@@ -139,6 +146,13 @@ def test_status_tells_how_a_run_failed(error, state, train, tmp_path):
     told = status(tmp_path / "run")
     assert (told["state"], told["step"]) == (state, 6)
     assert told["error"] == (str(error) or type(error).__name__)
+
+
+def test_stopped_at_once_it_says_where_it_goes_on(train, tmp_path):
+    with pytest.raises(Interrupted, match=r"stopped at once, in the midst of step 7; .*checkpoint with: convrun run /"):
+        train(at={6: fail(KeyboardInterrupt())})
+    assert (status(tmp_path / "run")["state"], status(tmp_path / "run")["step"]) == ("interrupted", 6)
+    assert checkpoints.steps_in(tmp_path / "run" / "checkpoints")[-1] < 6
 
 
 def test_status_is_failed_when_the_trainer_cannot_be_built(train, tmp_path, monkeypatch):
@@ -213,7 +227,7 @@ def test_a_checkpoint_without_all_its_state_is_refused(train, tmp_path):
     saved = checkpoints.load(path)
     for damage in ({"optimizer": {"state": {}, "param_groups": []}}, {"ema": {}}, {"state": {"step": 6}}):
         torch.save(saved | damage, path)
-        with pytest.raises(CheckpointError, match=r"step-6\.pt (does not fit the recipe|.*EMA does not fit)"):
+        with pytest.raises(CheckpointError, match=r"step-6\.pt(: the saved EMA)? does not fit the (recipe|model)"):
             train()
         assert status(tmp_path / "run")["state"] in ("failed", "interrupted")
 

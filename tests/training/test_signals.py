@@ -102,7 +102,8 @@ def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forke
     time.sleep(0.2)
     process.send(signal.SIGINT)
     assert process.wait() == 130
-    assert forked.output.read_text().splitlines()[-1] == "interrupted"
+    last_line = forked.output.read_text().splitlines()[-1]
+    assert last_line == f"stopped at once, in the midst of step 6; go on from the last checkpoint with: convrun run {folder}"
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"]) == ("interrupted", 5)
     assert [path.name for path in folder.glob("checkpoints/*.pt")] == ["step-4.pt"]

@@ -1,0 +1,214 @@
+import os
+import pickle
+import resource
+import zipfile
+
+import pytest
+import torch
+
+from convrun import checkpoints
+from convrun.errors import CheckpointError, RunFolderError
+
+PARTS = {part: None for part in checkpoints.PARTS}
+CONTENT = PARTS | {"model": {"a": torch.arange(5000.0), "b": torch.ones(2, 3)}}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder with checkpoints of the steps 3 and 10."""
+    for step in (3, 10):
+        checkpoints.save(tmp_path, step, CONTENT)
+    return tmp_path
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    content = CONTENT | {"state": {"best": [(1.5, 2)], "name": "é"}}
+    loaded = checkpoints.load(checkpoints.save(tmp_path, 3, content))
+    assert torch.equal(loaded["model"]["a"], torch.arange(5000.0))
+    assert loaded["state"] == {"best": [(1.5, 2)], "name": "é"}
+
+
+def test_strides_survive(tmp_path):
+    tensor = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    loaded = checkpoints.load(checkpoints.save(tmp_path, 1, PARTS | {"model": {"w": tensor}}))
+    assert loaded["model"]["w"].stride() == tensor.stride()
+
+
+def test_latest_points_at_the_newest(two):
+    assert names(two) == ["latest", "step-10.pt", "step-3.pt"]
+    assert os.readlink(two / "latest") == "step-10.pt"
+    assert checkpoints.steps_in(two) == [3, 10]
+
+
+def test_links_are_relative_so_that_a_folder_can_move(two, tmp_path_factory):
+    moved = two.rename(tmp_path_factory.mktemp("other") / "place")
+    assert (moved / "latest").resolve() == (moved / "step-10.pt").resolve()
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "left"),
+    [
+        (1, [], [40]),
+        (2, [], [30, 40]),
+        (2, [10], [10, 30, 40]),
+        (2, [30], [30, 40]),
+        (2, [20, 10], [10, 20, 30, 40]),
+        (9, [], [10, 20, 30, 40]),
+        (1, [25], [40]),
+    ],
+)
+def test_keeps_the_last_and_the_best(last, best, left, tmp_path):
+    for step in (10, 20, 30, 40):
+        checkpoints.save(tmp_path, step, PARTS)
+    checkpoints.keep_only(tmp_path, last, best)
+    assert checkpoints.steps_in(tmp_path) == left
+    target = os.readlink(tmp_path / "best") if (tmp_path / "best").is_symlink() else None
+    assert target == (f"step-{best[0]}.pt" if best and best[0] in left else None)
+
+
+def test_other_files_are_left_alone(two):
+    (two / "step-mine.pt").write_text("x")
+    (two / "step-4.pt.bak").write_text("x")
+    checkpoints.keep_only(two, 1, [])
+    assert names(two) == ["latest", "step-10.pt", "step-4.pt.bak", "step-mine.pt"]
+
+
+@pytest.mark.parametrize("moment", ["torch.save", "os.fsync", "pathlib.Path.replace"])
+def test_a_crash_while_writing_leaves_the_old_ones(moment, two, monkeypatch):
+    class Crash(BaseException):
+        pass
+
+    def crash(*_, **__):
+        raise Crash
+
+    before = {path: path.read_bytes() for path in two.glob("*.pt")}
+    monkeypatch.setattr(moment, crash)
+    with pytest.raises(Crash):
+        checkpoints.save(two, 10, CONTENT | {"state": {"new": 1}})
+    assert {path: path.read_bytes() for path in two.glob("*.pt")} == before
+    assert names(two) == ["latest", "step-10.pt", "step-3.pt"]
+
+
+def test_a_full_disk_is_told_in_the_systems_words_and_leaves_the_old_ones(two):
+    before = names(two)
+    (two / f".step-20.{os.getpid()}.draft").symlink_to("/dev/full")
+    with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: No space left on device; earlier ones are "):
+        checkpoints.save(two, 20, CONTENT)
+    assert names(two) == before
+
+
+def test_a_disk_that_fills_up_in_the_midst_of_a_file_is_told_likewise(two):
+    before, limits = names(two), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # of the 20,000 bytes that the tensor has
+    try:
+        with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: File too large; earlier ones are "):
+            checkpoints.save(two, 20, CONTENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(two) == before
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("how", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_pickle_that_would_run_code_does_not(how, two):
+    path = two / "step-10.pt"
+    how({**CONTENT, "format": 1, "state": Evil(two / "pwned")}, path)
+    with pytest.raises(CheckpointError, match=r"step-10\.pt (is no checkpoint|is damaged)") as caught:
+        checkpoints.load(path)
+    assert not (two / "pwned").exists()
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_named(share, two):
+    path = two / "step-10.pt"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(CheckpointError, match=r"step-10\.pt is damaged \(.*\); delete it to go on from the one before"):
+        checkpoints.load(path)
+
+
+def test_a_flipped_bit_of_a_tensor_is_found(two):
+    path = two / "step-10.pt"
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.arange(5000.0).numpy().tobytes()) + 1000
+    content[place] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"step-10\.pt is damaged \(wrong check sum of .*data/0\)"):
+        checkpoints.load(path)
+
+
+def test_no_flipped_bit_makes_a_traceback_or_another_number(two):
+    path = two / "step-3.pt"
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 97):
+        content = bytearray(whole)
+        content[place] ^= 0x10
+        path.write_bytes(content)
+        try:
+            loaded = checkpoints.load(path)
+        except CheckpointError:
+            refused += 1
+        else:  # in the padding between records
+            assert torch.equal(loaded["model"]["a"], CONTENT["model"]["a"])
+    assert refused > 200  # the tensor's 20,000 bytes alone are 206 of the places
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04", os.urandom(3000), b"PK\x03\x04" + bytes(500)])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_garbage_is_no_checkpoint(content, two):
+    (two / "step-10.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"step-10\.pt is damaged"):
+        checkpoints.load(two / "step-10.pt")
+
+
+@pytest.mark.parametrize("content", [[1], {"format": 1}, {**CONTENT, "format": 99}, {"state_dict": {}}])
+def test_another_programs_file_is_no_checkpoint(content, tmp_path):
+    torch.save(content, tmp_path / "step-1.pt")
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+def test_a_plain_zip_is_no_checkpoint(tmp_path):
+    with zipfile.ZipFile(tmp_path / "step-1.pt", "w") as file:
+        file.writestr("x", "y")
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is damaged"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+def test_a_folder_in_its_place_is_told(tmp_path):
+    (tmp_path / "step-1.pt").mkdir()
+    with pytest.raises(CheckpointError, match=r"step-1\.pt cannot be read: Is a directory"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"a": torch.ones(2), "b": torch.ones(3, 4)}, None),
+        ({"a": torch.ones(2), "b": torch.ones(3, 5)}, r"b is \(3, 5\), but the recipe's model has \(3, 4\)"),
+        ({"a": torch.ones(2)}, r"b is not there, but the recipe's model has \(3, 4\)"),
+        ({"a": torch.ones(2), "b": torch.ones(3, 4), "c": torch.ones(())}, r"c is \(\), .* has no such tensor"),
+    ],
+)
+def test_tensors_of_another_model_are_named(saved, message, tmp_path):
+    wanted = {"a": torch.ones(2), "b": torch.ones(3, 4)}
+    if message is None:
+        checkpoints.check_same_tensors(tmp_path, saved, wanted)
+        return
+    with pytest.raises(CheckpointError, match="holds the weights of another model: " + message):
+        checkpoints.check_same_tensors(tmp_path, saved, wanted)
