@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist worksteal
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test lint types schema clean
+.PHONY: demo test lint types schema docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/convrun run recipes/digits_demo.yaml
@@ -23,18 +24,26 @@ types: $(VENV)/.installed-dev
 schema: $(VENV)/.installed
 	$(BIN)/convrun schema --no-plugins > docs/recipe.schema.json
 
+# What the documents show of convrun's output; a test fails when it is stale.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tests/test_documents.py
+	$(BIN)/python docs/images/make_terminal.py
+
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit("convrun needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
-	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed; on Debian and Ubuntu: apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "convrun needs Python 3.11 or newer, and $(PYTHON) is older; try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
-	touch $@
+	@echo "Installing convrun and PyTorch into $(VENV), some minutes the first time (about 6 GB) ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@ $(VENV)/.installed
+	@echo "Installing convrun, PyTorch and what the tests need into $(VENV), some minutes the first time (about 6 GB) ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -131,7 +131,9 @@ def check_same_tensors(path: Path, saved: Mapping[str, torch.Tensor], wanted: Ma
         has = tuple(saved[name].shape) if name in saved else None
         needs = tuple(wanted[name].shape) if name in wanted else None
         if has != needs:
+            found = "not there" if has is None else has
+            wants = "no such tensor" if needs is None else needs
             raise CheckpointError(
-                f"{path} holds the weights of another model: {name} is {has or 'not there'}, but the recipe's model "
-                f"has {needs or 'no such tensor'}; train in another folder (--output)"
+                f"{path} holds the weights of another model: {name} is {found}, but the recipe's model has {wants}; "
+                "train in another folder (--output)"
             )

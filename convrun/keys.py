@@ -104,6 +104,11 @@ def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
     return tuple(Key(named[f.name], hints[f.name], default(f), meanings.get(named[f.name], "")) for f in fields)
 
 
+def is_section(annotation: Any) -> typing.TypeGuard[type[Any]]:
+    """Whether an annotation is a section's dataclass, so that the key is a map of keys."""
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
 def section_of(section: type[T], values: Mapping[str, Any]) -> T:
     """A section from the values of its keys."""
     return section(**{name + "_" if keyword.iskeyword(name) else name: value for name, value in values.items()})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from convrun.keys import Limits, NonNegativeInt, PositiveInt
+from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 
 Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,12 +48,23 @@ class DataSettings:
     std: per-channel standard deviation (same scale) that is divided by
     workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
     prefetch: micro-batches each worker keeps ready
+    bad_images: what happens if an image cannot be read: `error` ends the run; `skip` trains on another one in its
+        place, drawn from (seed, epoch, sample), evaluates without it, and lists it in skipped_images.jsonl
+    bad_images_limit: most images of each split that may be skipped before the run ends: a number, or a share below 1
+    retries: how often an image is read again after an error that may pass (input/output error, stale file handle,
+        time-out of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
+    timeout: seconds that training waits for one image before the run ends, naming it; null: for ever. With
+        workers: 0 there is no one to notice
     """
 
     mean: Statistics = IMAGENET_MEAN
     std: Statistics = IMAGENET_STD
     workers: NonNegativeInt | Literal["auto"] = "auto"
     prefetch: PositiveInt = 2
+    bad_images: Literal["error", "skip"] = "error"
+    bad_images_limit: PositiveInt | Annotated[float, Limits(gt=0, lt=1)] = 0.01
+    retries: NonNegativeInt = 3
+    timeout: PositiveFloat | None = 120.0
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Plan:
         accumulation: micro-batches a process sums up for one optimizer step.
         steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
         evaluation_interval: steps between evaluations; None: never evaluated.
+        timeout_seconds: how long one image may take to load; None: any time.
         crop_ratio: of the evaluation; None: resized to the square.
         precision: None only where no machine was looked at and the recipe says `auto`.
     """
@@ -96,6 +97,10 @@ class Plan:
     keep_best: int
     workers: int
     prefetch: int
+    bad_images: Literal["error", "skip"]
+    bad_images_limit: int | float
+    retries: int
+    timeout_seconds: float | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     model: Choice
@@ -280,6 +285,10 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         keep_best=recipe.checkpoints.keep.best,
         workers=workers(recipe.data.values["workers"], machine.cores, machine.processes),
         prefetch=recipe.data.values["prefetch"],
+        bad_images=recipe.data.values["bad_images"],
+        bad_images_limit=recipe.data.values["bad_images_limit"],
+        retries=recipe.data.values["retries"],
+        timeout_seconds=recipe.data.values["timeout"],
         mean=tuple(recipe.data.values["mean"]),
         std=tuple(recipe.data.values["std"]),
         model=recipe.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from convrun.run_folder import RunFolder
 
 # These change neither weights nor metrics.
 FREE = (
+    # The cures for data that are broken; where nothing is broken they change nothing.
+    *("data.bad_images", "data.bad_images_limit", "data.retries", "data.timeout"),
     *("name", "summary", "notes", "expect", "launcher", "data.workers", "data.prefetch", "data.cache"),
     *("checkpoints", "logging.to"),
 )
@@ -33,16 +36,18 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
         if not isinstance(before, dict):
             raise ValueError("it is no map")
     except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
         raise RunFolderError(
-            f"{folder.recipe} cannot be read ({error}), so nobody knows what this run is; train in another folder"
+            f"{folder.recipe} cannot be read ({reason}), so nobody knows what this run is; train in another folder"
         ) from error
     changes = [c for c in differences(before, recipe.resolved()) if not _is_among(c[0], FREE)]
     refused = [change for change in changes if not _is_among(change[0], allowed)]
     if refused:
+        go_on = f"convrun run {shlex.quote(str(folder.path))}"
         lines = [f"  {key}: {old!r} before, {new!r} now" for key, old, new in refused]
         raise RunFolderError(
             f"the recipe is not the one that the run in {folder.path} began with:\n" + "\n".join(lines) + "\n"
-            "go on with the old recipe (convrun run FOLDER), train in another folder (--output), or allow it: "
+            f"go on with the old recipe ({go_on}), train in another folder (--output), or allow it: "
             + " ".join(f"--allow-change {key}" for key, _, _ in refused)
         )
     unused = [key for key in allowed if not any(_is_among(change[0], [key]) for change in changes)]

@@ -157,9 +157,11 @@ class Forked:
 @pytest.fixture
 def forked(tmp_path):
     """Starts convrun in a fork; what it prints goes to `forked.output`."""
+    import timm  # noqa: F401  (what is imported here, no fork imports again)
     import torch
 
-    import convrun.training.run  # noqa: F401  (the fork shall not import it each time)
+    import convrun.cli
+    import convrun.training.run  # noqa: F401
 
     torch.set_num_threads(1)
     output = tmp_path / "output.txt"
@@ -182,3 +184,33 @@ def wait_until():
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch):
+    """The registry, whose new components, plugins and failures are gone when the test ends."""
+    from convrun import plugins
+    from convrun.registry import registry
+
+    registry.all()
+    held = {key: list(found) for key, found in registry._components.items()}
+    monkeypatch.setattr(registry, "_components", held)
+    monkeypatch.setattr(registry, "failures", {})
+    monkeypatch.setattr(registry, "searched", [])
+    monkeypatch.setattr(plugins, "_loaded", set())
+    return registry
+
+
+@pytest.fixture
+def convrun(monkeypatch, capsys, fresh_registry):
+    """Runs `convrun ARGUMENTS` in this process; gives (exit code, standard output, standard error)."""
+    from convrun.entry import main
+
+    def answer(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convrun", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return answer

@@ -9,7 +9,7 @@ import torch
 from convrun import checkpoints
 from convrun.errors import CheckpointError, RunFolderError
 
-PARTS = {part: None for part in checkpoints.PARTS}
+PARTS = dict.fromkeys(checkpoints.PARTS)
 CONTENT = PARTS | {"model": {"a": torch.arange(5000.0), "b": torch.ones(2, 3)}}
 
 
@@ -96,7 +96,9 @@ def test_a_crash_while_writing_leaves_the_old_ones(moment, two, monkeypatch):
 def test_a_full_disk_is_told_in_the_systems_words_and_leaves_the_old_ones(two):
     before = names(two)
     (two / f".step-20.{os.getpid()}.draft").symlink_to("/dev/full")
-    with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: No space left on device; earlier ones are "):
+    with pytest.raises(
+        RunFolderError, match=r"step-20\.pt cannot be written: No space left on device; earlier ones are "
+    ):
         checkpoints.save(two, 20, CONTENT)
     assert names(two) == before
 

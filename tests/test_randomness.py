@@ -30,7 +30,16 @@ def test_seeds_do_not_depend_on_the_process():
 
 
 def test_every_part_gives_another_stream():
-    parts = [("a", 0, 0, 0), ("a", 1, 0, 0), ("a", 0, 1, 0), ("a", 0, 0, 1), ("b", 0, 0, 0), ("a", 0, 0), ("a", 10, 0), ("a", 1, 0)]
+    parts = [
+        ("a", 0, 0, 0),
+        ("a", 1, 0, 0),
+        ("a", 0, 1, 0),
+        ("a", 0, 0, 1),
+        ("b", 0, 0, 0),
+        ("a", 0, 0),
+        ("a", 10, 0),
+        ("a", 1, 0),
+    ]
     assert len({derived_seed(*p) for p in parts}) == len(parts)
 
 

@@ -6,7 +6,7 @@ Normalising and mixing come later, on the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +16,13 @@ from convrun.data.fetch import EvalBatch, EvalFetch, ImageAugmentation, ImageTra
 from convrun.data.image_set import ImageSet
 from convrun.data.loading import Loader
 from convrun.data.order import EvaluationBatches, MicroBatches
+from convrun.data.skipped import SkippedImage
+from convrun.data.tolerance import DEFAULT, Tolerance
+from convrun.data.watching import Board, Watch
 
 __all__ = ["EvalBatch", "EvalFeed", "MicroBatch", "TrainFeed"]
+
+OnSkipped = Callable[[Iterable[SkippedImage]], None]
 
 
 class _Feed:
@@ -44,9 +49,11 @@ class TrainFeed(_Feed):
         workers: loader processes; 0 loads in this one.
         prefetch: micro-batches each worker keeps ready.
         device: where the images will go; page-locked memory is used for `cuda`.
+        tolerance: what is done about images that cannot be read, and about workers that hang.
+        on_skipped: is told of the images that others replace, before the micro-batch is handed out.
 
     Raises:
-        DataError: on iteration, if an image cannot be read, has another size, or a worker dies.
+        DataError: on iteration, if an image cannot be read, has another size, or a worker dies or hangs.
     """
 
     def __init__(
@@ -59,9 +66,19 @@ class TrainFeed(_Feed):
         workers: int = 0,
         prefetch: int = 2,
         device: torch.device | str = "cpu",
+        tolerance: Tolerance = DEFAULT,
+        on_skipped: OnSkipped = lambda skipped: None,
     ) -> None:
-        fetch = TrainFetch(images, order.seed, tuple(augmentations), input_size)
-        self._loader = Loader(fetch, order, workers=workers, prefetch=prefetch, pin_memory=_is_cuda(device))
+        board = Board(workers)
+        self._loader = Loader(
+            TrainFetch(images, order.seed, tuple(augmentations), input_size, tolerance, board),
+            order,
+            watch=Watch(board, "train", images.place, tolerance.timeout_seconds),
+            on_skipped=on_skipped,
+            workers=workers,
+            prefetch=prefetch,
+            pin_memory=_is_cuda(device),
+        )
 
     @property
     def wait_seconds(self) -> float:
@@ -86,6 +103,7 @@ class TrainFeed(_Feed):
 class EvalFeed(_Feed):
     """The images of the evaluation split that fall to one rank; over all ranks each comes exactly once.
 
+    One that is skipped, because it cannot be read, does not come at all: the others alone are counted.
     May be iterated many times; each pass starts workers of its own. `wait_seconds` adds up over the passes.
 
     Args:
@@ -98,6 +116,8 @@ class EvalFeed(_Feed):
         workers: loader processes; 0 loads in this one.
         prefetch: batches each worker keeps ready.
         device: where the images will go; page-locked memory is used for `cuda`.
+        tolerance: what is done about images that cannot be read, and about workers that hang.
+        on_skipped: is told of the images that are missing from a batch, before it is handed out.
     """
 
     def __init__(
@@ -112,11 +132,16 @@ class EvalFeed(_Feed):
         workers: int = 0,
         prefetch: int = 2,
         device: torch.device | str = "cpu",
+        tolerance: Tolerance = DEFAULT,
+        on_skipped: OnSkipped = lambda skipped: None,
     ) -> None:
         self.wait_seconds = 0.0
         self._order = EvaluationBatches(images=len(images), batch_size=batch_size, rank=rank, world=world)
-        self._fetch = EvalFetch(images, transform, input_size)
         self._workers, self._prefetch, self._pin_memory = workers, prefetch, _is_cuda(device)
+        board = Board(workers)
+        self._fetch = EvalFetch(images, transform, input_size, tolerance, board)
+        self._watch = Watch(board, "val", images.place, tolerance.timeout_seconds)
+        self._on_skipped = on_skipped
         self._loader: Loader[EvalBatch] | None = None
 
     def __len__(self) -> int:
@@ -127,6 +152,8 @@ class EvalFeed(_Feed):
         loader = self._loader = Loader(
             self._fetch,
             self._order,
+            watch=self._watch,
+            on_skipped=self._on_skipped,
             workers=min(self._workers, len(self._order)),
             prefetch=self._prefetch,
             pin_memory=self._pin_memory,
@@ -134,7 +161,8 @@ class EvalFeed(_Feed):
         try:
             for batch in loader:
                 self._collect_wait(loader)
-                yield batch
+                if len(batch.labels):  # unless every image of it was skipped
+                    yield batch
         finally:
             loader.close()
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convrun.data.regular_file import printable
 from convrun.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -86,6 +87,9 @@ def _list_classes(folder: Path) -> tuple[tuple[str, int], ...]:
     classes = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir())
     if not classes:
         raise DataError(f"{folder} has no class folder; images belong in {folder}/CLASS/, one folder for each class")
+    for name, _ in classes:
+        if name != name.encode(errors="replace").decode():  # it will stand in tables, JSON and file headers
+            raise DataError(f"the class folder {folder}/{printable(name)} has a name that is not UTF-8; rename it")
     return tuple(classes)
 
 
@@ -125,10 +129,21 @@ def _scan(folder: str, classes: tuple[tuple[str, int], ...]) -> FolderScan:
 
 def _images_in(class_folder: str) -> Iterator[str]:
     # Sorted by whole folder path, then by file name, as torchvision does: `a-b/` comes before `a/c/`.
-    for folder, _, files in sorted(os.walk(class_folder, onerror=_raise_unreadable, followlinks=True)):
+    for folder, _, files in sorted(_walk(class_folder)):
         for file in sorted(files):
             if file.lower().endswith(EXTENSIONS):
                 yield f"{folder}/{file}"
+
+
+def _walk(class_folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    for found in os.walk(class_folder, onerror=_raise_unreadable, followlinks=True):
+        if os.path.islink(found[0]):  # noqa: PTH114  (as fast as a walk should be)
+            above = os.path.realpath(os.path.dirname(found[0]))  # noqa: PTH120
+            target = os.path.realpath(found[0])
+            if os.path.commonpath([above, target]) == target:
+                # The kernel would follow it forty times, and each image would be there as often.
+                raise DataError(f"the link {printable(found[0])} leads back to {target}, which it lies in; delete it")
+        yield found
 
 
 def _raise_unreadable(error: OSError) -> None:

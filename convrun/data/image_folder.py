@@ -10,6 +10,7 @@ from PIL import Image
 
 from convrun.data.folder_scan import FolderScan
 from convrun.data.image_set import decode
+from convrun.data.regular_file import printable
 
 
 class ImageFolder:
@@ -31,10 +32,13 @@ class ImageFolder:
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """The image, decoded as RGB, and its label."""
-        path = self.place(index)
+        path = self._path(index)
         return decode(path, split=self._split, place=path), int(self._labels[index])
 
     def place(self, index: int) -> str:
-        """The file's path."""
+        """The file's path; what cannot be printed of it is escaped."""
+        return printable(self._path(index))
+
+    def _path(self, index: int) -> str:
         name = self._paths[self._offsets[index] : self._offsets[index + 1]]
         return f"{self._folder}/{os.fsdecode(name)}"

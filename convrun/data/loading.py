@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing.util  # noqa: F401  (first, so that our atexit hook runs before its wait for children)
+import multiprocessing.process
+import multiprocessing.util  # (first, so that our atexit hook runs before its wait for children)
 import os
 import signal
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
 
+from convrun.data.fetch import Fetched
+from convrun.data.skipped import SkippedImage
+from convrun.data.watching import Watch, WatchedLoader, WorkerStuck
 from convrun.errors import ConvrunError, DataError
 
 T = TypeVar("T")
@@ -61,10 +64,10 @@ class Failure:
 class _Guarded(Generic[T]):
     """Fetches by position, and returns what went wrong: torch would wrap an exception in the worker's traceback."""
 
-    def __init__(self, fetch: Callable[[Any], T]) -> None:
+    def __init__(self, fetch: Callable[[Any], Fetched[T]]) -> None:
         self._fetch = fetch
 
-    def __getitem__(self, position: Any) -> T | Failure:
+    def __getitem__(self, position: Any) -> Fetched[T] | Failure:
         try:
             return self._fetch(position)
         except Exception as error:
@@ -77,6 +80,8 @@ class Loader(Generic[T]):
     Args:
         fetch: pickles; makes a tensor, or a named tuple with tensors, of one position.
         positions: what to fetch.
+        watch: knows when a worker hangs.
+        on_skipped: called here, before the result is handed out, with the images that it does without.
         workers: the number of processes; they start with the first result and stay until the last.
         prefetch: results each worker keeps ready.
         pin_memory: copy results to page-locked memory, from where a GPU fetches them.
@@ -86,13 +91,23 @@ class Loader(Generic[T]):
     """
 
     def __init__(
-        self, fetch: Callable[[Any], T], positions: Positions, *, workers: int, prefetch: int, pin_memory: bool
+        self,
+        fetch: Callable[[Any], Fetched[T]],
+        positions: Positions,
+        *,
+        watch: Watch,
+        on_skipped: Callable[[Iterable[SkippedImage]], None],
+        workers: int,
+        prefetch: int,
+        pin_memory: bool,
     ) -> None:
         self.wait_seconds = 0.0
+        self._watch, self._on_skipped = watch, on_skipped
         self._is_closed = False
         self._iterator: Any = None
-        self._loader: DataLoader[Any] = DataLoader(
-            _Guarded(fetch),  # type: ignore[arg-type]  # no Dataset by name, but __getitem__ is all torch uses
+        self._loader = WatchedLoader(
+            watch,
+            _Guarded(fetch),  # no Dataset by name, but __getitem__ is all torch uses
             batch_size=None,
             sampler=positions,
             num_workers=workers,
@@ -110,19 +125,25 @@ class Loader(Generic[T]):
         started = time.perf_counter()
         try:
             result = self._next()
+            if result.skipped:
+                self._on_skipped(result.skipped)
+        except WorkerStuck:
+            self._abandon()
+            raise
         except BaseException:
             self.close()
             raise
         self.wait_seconds += time.perf_counter() - started
-        return result
+        return result.batch
 
-    def _next(self) -> T:
+    def _next(self) -> Fetched[T]:
         if self._iterator is None:
             if self._is_closed:
                 raise StopIteration
             self._iterator = self._start()
+        self._watch.start()
         try:
-            result: T | Failure = next(self._iterator)
+            result: Fetched[T] | Failure = next(self._iterator)
         except RuntimeError as error:
             raise self._explained(error) from None
         if isinstance(result, Failure):
@@ -143,14 +164,8 @@ class Loader(Generic[T]):
                 signal.signal(signal.SIGCHLD, on_child_exit)
 
     def _explained(self, error: RuntimeError) -> Exception:
-        codes = [worker.exitcode for worker in self._workers() if worker.exitcode]
-        if not codes:
-            return error
-        how = f"by {signal.Signals(-codes[0]).name}" if codes[0] < 0 else f"with exit code {codes[0]}"
-        return DataError(
-            f"a loader worker ended {how}; if memory ran out, lower data.workers or data.prefetch; if shared memory "
-            "ran out, enlarge /dev/shm (docker run --shm-size); data.workers=0 needs neither"
-        )
+        ended = [(i, worker.exitcode) for i, worker in enumerate(self._workers()) if worker.exitcode is not None]
+        return self._watch.death(*ended[0]) if ended else error
 
     def _workers(self) -> list[Any]:
         return getattr(self._iterator, "_workers", [])
@@ -169,6 +184,20 @@ class Loader(Generic[T]):
             iterator._shutdown_workers()
         finally:
             killer.cancel()
+
+    def _abandon(self) -> None:
+        """Ends workers of which one hangs: at once, and whether or not the kernel lets go of them."""
+        workers, iterator = self._workers(), self._iterator
+        _kill(workers)
+        end = time.monotonic() + GRACE_SECONDS
+        for worker in workers:
+            worker.join(max(0.0, end - time.monotonic()))
+            if worker.is_alive():
+                # Stuck in a system call that no signal ends (a hard NFS mount): Python would wait for it at its end.
+                multiprocessing.process._children.discard(worker)  # type: ignore[attr-defined]
+        iterator._workers = []
+        iterator._shutdown_workers()
+        self.close()
 
 
 def _unchanged(result: T) -> T:

@@ -7,11 +7,14 @@ c mod world. All of it is arithmetic on the step, so starting anywhere costs one
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from convrun.randomness import derived_seed
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,6 +26,13 @@ def epoch_order(seed: int, epoch: int, images: int) -> Indices:
     generator = torch.Generator().manual_seed(seed + epoch)
     order: Indices = torch.randperm(images, generator=generator).numpy()
     return order
+
+
+def replacements(seed: int, epoch: int, index: int, images: int, count: int) -> list[int]:
+    """The samples, at most `count`, that take the place of one that cannot be read: the first that can does."""
+    draws = random.Random(derived_seed("replacement", seed, epoch, index))
+    drawn = draws.sample(range(images), min(images, count + 1))
+    return [other for other in drawn if other != index][:count]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -24,7 +24,7 @@ class Screen:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stdout
+        self._stream = cast(TextIO, _Outlived(stream if stream is not None else sys.stdout))
         self._log: TextIO | None = None
         self._progress: RunProgress | None = None
 
@@ -37,9 +37,7 @@ class Screen:
         if self._progress is not None and self._progress.is_live:
             self._progress.print(text)
         else:
-            # A run outlives its reader: a closed pipe or terminal, a full disk behind a redirection.
-            with contextlib.suppress(OSError):
-                print(text, file=self._stream, flush=True)
+            print(text, file=self._stream, flush=True)
         self.record(text)
 
     def record(self, text: str) -> None:
@@ -78,8 +76,28 @@ class Screen:
         """Takes the display down and closes the log."""
         self.stop_progress()
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):
+                self._log.close()
             self._log = None
+
+
+class _Outlived:
+    """A stream whose end ends no run: a closed pipe or terminal, a full disk behind a redirection."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class RunProgress:

@@ -108,9 +108,9 @@ def _with_processes(command: Command, given: Given, processes: int | None) -> Co
     """The command with the number of processes filled in from where it is told."""
     if command.script == "run_with_submitit.py":
         nodes, gpus = given["nodes"], given["ngpus"]
-        if min(nodes, gpus) < 1:
-            raise UsageError(f"run_with_submitit.py: --nodes {nodes} --ngpus {gpus} is no process at all")
         command = dataclasses.replace(command, processes=nodes * gpus, how=f"{nodes} × {gpus}")
+    if command.processes is not None and command.processes < 1:
+        raise UsageError(f"the command starts no process at all ({command.how})")
     if processes is None or processes == command.processes:
         return command
     if command.processes not in (None, 1):

@@ -139,7 +139,7 @@ def _script(words: Sequence[str], rest: Sequence[str], environment: Mapping[str,
     if script == "run_with_submitit.py":
         return Command(tuple(words), script, tuple(rest[1:]), None, "")
     size = environment.get("WORLD_SIZE", "")
-    if "RANK" in environment and size.isdigit():
+    if "RANK" in environment and size.isdecimal():
         return Command(tuple(words), script, tuple(rest[1:]), int(size), f"WORLD_SIZE={size}")
     how = "python starts one process, whatever CUDA_VISIBLE_DEVICES lists"
     if "CUDA_VISIBLE_DEVICES" not in environment:
@@ -162,10 +162,11 @@ def _torchrun(words: Sequence[str], rest: Sequence[str]) -> Command:
     module = launcher.has("module")
     script = _known(f"{arguments[0]}.py" if module else arguments[0])
     nodes, each = launcher["nnodes"] or "1", launcher["nproc_per_node"] or "1"
-    known = nodes.isdigit() and each.isdigit()
+    known = nodes.isdecimal() and each.isdecimal()
     processes = int(nodes) * int(each) if known else None
-    how = f"{nodes} × {each}" if int(nodes) > 1 else each if known else ""
-    how = f"the launcher starts {how}" if known else f"--nproc_per_node {each} on {nodes} nodes is no number"
+    how = f"the launcher starts {each if nodes == '1' else f'{nodes} × {each}'}"
+    if not known:
+        how = f"the launcher's {each} processes on {nodes} nodes are no number"
     return Command(tuple(words), script, tuple(arguments[1:]), processes, how)
 
 
@@ -185,7 +186,7 @@ def _split(program: str, flags: Sequence[Flag], words: Sequence[str]) -> tuple[G
 
 
 def _distributed_train(words: Sequence[str], rest: Sequence[str]) -> Command:
-    if len(rest) < 2 or not rest[1].isdigit():
+    if len(rest) < 2 or not rest[1].isdecimal():
         raise UsageError("distributed_train.sh takes the number of processes first: ./distributed_train.sh 4 ...")
     return Command(tuple(words), "train.py", tuple(rest[2:]), int(rest[1]), f"distributed_train.sh starts {rest[1]}")
 
@@ -198,7 +199,7 @@ def _srun(rest: Sequence[str]) -> tuple[int | None, list[str]]:
         count = options["ntasks"]
     elif options.has("nodes") and options.has("ntasks_per_node"):
         nodes, each = options["nodes"], options["ntasks_per_node"]
-        count = str(int(nodes) * int(each)) if nodes.isdigit() and each.isdigit() else ""
+        count = str(int(nodes) * int(each)) if nodes.isdecimal() and each.isdecimal() else ""
     else:
         count = ""
-    return (int(count) if count.isdigit() else None), command
+    return (int(count) if count.isdecimal() else None), command

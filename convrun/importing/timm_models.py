@@ -30,6 +30,7 @@ DEFAULT_TAGS = {
     "convnextv2_huge": "fcmae_ft_in22k_in1k_384",
 }
 _CLASSES = {"in1k": 1000, "in22k": 21841, "in12k": 11821}
+_CLIP_WIDTH = 640  # of convnext_base, the one model of convrun's that timm has bare CLIP weights for
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
@@ -55,24 +56,18 @@ class Pretrained:
 def pretrained_config(model: str) -> Pretrained:
     """What timm knows of a ConvNeXt by its name; read off the tag's parts, and compared with timm's own by a test."""
     name, _, tag = model.partition(".")
-    if name not in OWN_MODELS:
+    tag = tag or DEFAULT_TAGS.get(name, "")
+    parts = tag.split("_")
+    is_clip, is_masked = parts[0] == "clip", parts == ["fcmae"]
+    trained = [_CLASSES[part] for part in parts if part in _CLASSES]
+    if name not in OWN_MODELS or not (trained or is_clip or is_masked):
         return Pretrained()
-    tag = tag or DEFAULT_TAGS[name]
-    last = re.search(r"_(\d{3})$", tag)
-    is_clip = tag.startswith("clip")
-    size = int(last[1]) if last else 256 if is_clip else 224
-    kinds = [part for part in tag.split("_") if part in _CLASSES]
-    classes = _CLASSES[kinds[-1]] if kinds else None
-    if "fcmae" in tag.split("_") and not kinds:
-        classes = 0
-    if is_clip and not kinds:
-        classes = 640
-    if last or is_clip or "r384" in tag:
-        size = 384 if "r384" in tag and not last else size
-        crop = 1.0
-    else:
-        crop = 0.95 if tag.startswith("in12k") or tag.endswith("h_in1k") else 0.875
-    return Pretrained(True, size, crop, classes, _CLIP if is_clip else None)
+    classes = trained[-1] if trained else _CLIP_WIDTH if is_clip else 0
+    side = re.search(r"_r?(\d{3})(_|$)", f"_{tag}")
+    if side or is_clip:
+        return Pretrained(True, int(side[1]) if side else 256, 1.0, classes, _CLIP if is_clip else None)
+    is_wide = parts[0] == "in12k" or tag.endswith("h_in1k")
+    return Pretrained(True, 224, 0.95 if is_wide else 0.875, classes)
 
 
 def put_model(t: Translation) -> Pretrained:

@@ -69,7 +69,7 @@ def _with_plugin_paths(tree: Node) -> Node:
         return tree
     items = []
     for item in plugins.value:
-        if isinstance(item.value, str) and item.value.endswith(".py"):
+        if isinstance(item.value, str) and item.value.endswith(".py") and "\0" not in item.value:
             home = Path() if item.place.source == "override" else Path(item.place.source).parent
             item = item.with_value(str((home / item.value).resolve()))
         items.append(item)

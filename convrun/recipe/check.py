@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.keys import Fault, Key, KeyFaults, KeySet, keys_of_section, section_of
+from convrun.keys import Fault, Key, KeyFaults, KeySet, is_section, keys_of_section, section_of
 from convrun.kinds import KINDS
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
@@ -157,7 +157,7 @@ class _Checker:
             if name in DEFAULT_COMPONENTS:
                 return self.component((name,), kind, DEFAULT_COMPONENTS[name])
             if node is not None:
-                self.report((name,), "is empty", f"name {KINDS[kind].with_article}: convrun list components --kind {kind}")
+                self.report((name,), "is empty", _name_one(kind))
             return None
         if not isinstance(node.value, dict):
             self.report((name,), f"must be a name or a map with a name, got {_shown(node.plain())}")
@@ -189,8 +189,7 @@ class _Checker:
             if misspelt:
                 self.report((*path, misspelt), "unknown key", "did you mean name?", at_key=True)
             else:
-                cure = f"name {KINDS[kind].with_article}: convrun list components --kind {kind}"
-                self.report((*path, "name"), "is missing", cure)
+                self.report((*path, "name"), "is missing", _name_one(kind))
             return None
         if not isinstance(name, str):
             self.report((*path, "name"), f"must be text, got {_shown(name)}")
@@ -230,8 +229,12 @@ def _keys_around(path: KeyPath, keys: KeySet) -> Mapping[str, Key]:
     around: Mapping[str, Key] = keys.keys
     for step in path[:-1]:
         annotation = around[str(step)].annotation if step in around else None
-        around = KeySet(keys_of_section(annotation)).keys if dataclasses.is_dataclass(annotation) else {}
+        around = KeySet(keys_of_section(annotation)).keys if is_section(annotation) else {}
     return around
+
+
+def _name_one(kind: str) -> str:
+    return f"name {KINDS[kind].with_article}: convrun list components --kind {kind}"
 
 
 def _quoted(message: str) -> list[str]:

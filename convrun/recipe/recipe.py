@@ -108,6 +108,9 @@ class Recipe:
     def resolved(self) -> dict[str, Any]:
         """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become."""
         logging = {**values_of(self.logging), "to": [c.as_written() for c in self.loggers]}
+        checkpoints = values_of(self.checkpoints)
+        if self.evaluation is None:
+            del checkpoints["keep"]["best"]  # written out, it would be a key without effect, which no recipe may hold
         everything = {
             "name": self.name,
             "summary": self.summary,
@@ -121,7 +124,7 @@ class Recipe:
             "ema": values_of(self.ema) if self.ema else None,
             "evaluation": values_of(self.evaluation) if self.evaluation else None,
             "logging": logging,
-            "checkpoints": values_of(self.checkpoints),
+            "checkpoints": checkpoints,
             "augmentations": [c.as_written() for c in self.augmentations],
             "callbacks": [c.as_written() for c in self.callbacks],
         } | {

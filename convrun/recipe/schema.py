@@ -74,12 +74,19 @@ def _properties(keys: list[Key]) -> dict[str, Any]:
             described = {}  # a plugin's type that refers to another: left to convrun, editors need not know it
         if key.meaning:
             described["description"] = key.meaning
-        # Text may come from the environment, whatever its final type.
-        if described.get("type") in ("integer", "number"):
-            reference = {"type": "string", "pattern": r"^\$\{env:"}
-            described = {"description": described.pop("description", ""), "anyOf": [described, reference]}
-        properties[key.name] = described
+        properties[key.name] = _with_reference(described)
     return dict(properties)
+
+
+def _with_reference(described: dict[str, Any]) -> dict[str, Any]:
+    """A number may come from the environment, and is text until then."""
+    reference = {"type": "string", "pattern": r"^\$\{env:"}
+    if described.get("type") in ("integer", "number", "boolean"):
+        about = {name: described.pop(name) for name in ("description", "default") if name in described}
+        return about | {"anyOf": [described, reference]}
+    if any(choice.get("type") in ("integer", "number", "boolean") for choice in described.get("anyOf", ())):
+        described["anyOf"].append(reference)
+    return described
 
 
 def _first_line(section: type[Any]) -> str:

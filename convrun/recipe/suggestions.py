@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from convrun.errors import ConvrunError
-from convrun.keys import keys_of_section
+from convrun.keys import is_section, keys_of_section
 from convrun.kinds import KINDS
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path, dotted, is_one_slip, listed, nearest
@@ -106,7 +106,7 @@ def _within(path: str, section: type[Any], key: str) -> list[str]:
     for each in keys_of_section(section):
         if each.name == key:
             found.append(f"{path}.{key}")
-        if dataclasses.is_dataclass(each.annotation):
+        if is_section(each.annotation):
             found += _within(f"{path}.{each.name}", each.annotation, key)
     return found
 

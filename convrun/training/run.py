@@ -20,6 +20,8 @@ from convrun.components.loggers import Logger, RunInfo
 from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.image_set import ImageSet
 from convrun.data.order import MicroBatches
+from convrun.data.skipped import SkippedImages
+from convrun.data.tolerance import Tolerance
 from convrun.display.outcome_text import outcome_text
 from convrun.display.recipe_text import recipe_yaml
 from convrun.display.screen import Screen
@@ -153,6 +155,12 @@ class _Run:
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.init_text = init_text
         self.loggers: list[Logger] = []
+        self.skipped = SkippedImages(
+            {"train": plan.train_images, "val": plan.val_images},
+            plan.bad_images_limit,
+            folder.path / "skipped_images.jsonl",
+            screen.say,
+        )
         self.step = 0
 
     def go(self, resume: Resume, allow_changes: Sequence[str]) -> Outcome:
@@ -168,6 +176,8 @@ class _Run:
             saved = None  # its tensors would take memory as long as the run lasts
             trainer.train()
             self.close_loggers()
+            if len(self.skipped):
+                self.screen.say(self.skipped.summary())
             self.check_is_complete(trainer)
             export_weights(self.folder, trainer)
             self.folder.set_status("finished", self.step, self.plan.total_steps)
@@ -256,7 +266,13 @@ class _Run:
         image_augmentations = [choice.create(shape) for choice in plan.image_augmentations]
         if not any(choice.component.meta.get("crops", False) for choice in plan.image_augmentations):
             image_augmentations.append(_WithoutDraws(transform))
-        loading: dict[str, Any] = {"input_size": plan.input_size, "prefetch": plan.prefetch, "device": self.device}
+        loading: dict[str, Any] = {
+            "input_size": plan.input_size,
+            "prefetch": plan.prefetch,
+            "device": self.device,
+            "tolerance": Tolerance(plan.retries, plan.bad_images == "skip", plan.timeout_seconds),
+            "on_skipped": self.skipped.add,
+        }
         trainer = Trainer(
             plan,
             self.model,
@@ -295,7 +311,9 @@ class _Run:
         """Takes down what is open and says in status.json how the run ended; what fails in that hides no error."""
         with contextlib.suppress(Exception):
             self.close_loggers()
-        text = "" if isinstance(error, Interrupted | Preempted | KeyboardInterrupt) else str(error) or type(error).__name__
+        text = (
+            "" if isinstance(error, Interrupted | Preempted | KeyboardInterrupt) else str(error) or type(error).__name__
+        )
         with contextlib.suppress(RunFolderError):
             self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
 
@@ -313,7 +331,9 @@ class _Run:
         return TrainFeed(self.train_set, order, augmentations, workers=plan.workers, **loading)
 
     def log(self, row: dict[str, Any]) -> None:
-        """A row for every logger."""
+        """A row for every logger; an evaluation without some images says so."""
+        if row["kind"] == "eval" and row["images"] < self.plan.val_images:
+            row = {**row, "skipped": self.plan.val_images - row["images"]}
         for logger in self.loggers:
             logger.log(row)
 
@@ -344,8 +364,7 @@ class _Run:
             return
         what = f"{left} to go" if left else "its evaluation to go"
         raise self.stop.error(
-            f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; "
-            f"go on with: {self.command}"
+            f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; go on with: {self.command}"
         )
 
     @property

@@ -57,13 +57,17 @@ def _load(model: nn.Module, init: Init, head: Collection[str]) -> str:
     own = model.state_dict()
     layout, state = _renamed(state, own, name)
     own_head = _heads_tensors(model, head)
-    new = set(own_head) if init.head == "reinit" else set()
-    if not own_head.keys() & state.keys():
+    new = set(own_head)
+    if own_head and not new & state.keys():
         new |= {key for key in own.keys() - state.keys() if key.startswith(FINAL_NORMS)}
+    # The head comes last: that the architecture is another one says more than that the classes are.
+    _check_fit(name, _without(new, state), _without(new, own), state)
     if init.head == "keep":
         _check_head(name, state, own_head)
-    given = {key: tensor for key, tensor in state.items() if key not in new}
-    _check_fit(name, given, {key: tensor for key, tensor in own.items() if key not in new}, state)
+        _check_fit(name, state, own, state)
+        new = set()
+    given = _without(new, state)
+    _check_finite(name, given)
     with torch.no_grad():
         for key, tensor in given.items():
             own[key].copy_(tensor.reshape(own[key].shape))
@@ -85,6 +89,10 @@ def _head_of(model: nn.Module, num_classes: int) -> list[str]:
 
 def _heads_tensors(model: nn.Module, head: Collection[str]) -> dict[str, Tensor]:
     return {key: t for key, t in model.state_dict().items() if any(key.startswith(f"{name}.") for name in head)}
+
+
+def _without(names: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if key not in names}
 
 
 def _renamed(state: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, Tensor]]:
@@ -112,7 +120,7 @@ def _check_head(name: str, state: Mapping[str, Tensor], head: Mapping[str, Tenso
 
 
 def _check_fit(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Every tensor of the model is given, none is left, shapes agree but for axes of length 1, and all is finite."""
+    """Every tensor of the model is given, none is left, shapes agree but for axes of length 1."""
     problems = []
     if missing := [key for key in own if key not in given]:
         problems.append(f"{_tensors(missing)} of the model not in the file ({_sample(missing)})")
@@ -124,6 +132,9 @@ def _check_fit(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]
         problems.append(f"{_tensors(wrong)} of another shape ({'; '.join(pairs)}{'; …' * (len(wrong) > 3)})")
     if problems:
         raise ModelError(f"{name} does not fit the model: {', '.join(problems)}. {_cure(state, own)}")
+
+
+def _check_finite(name: str, given: Mapping[str, Tensor]) -> None:
     if sick := [key for key, tensor in given.items() if not tensor.isfinite().all()]:
         raise ModelError(
             f"{name} holds NaN or infinite values in {_tensors(sick)} ({_sample(sick)}); take weights from before its "

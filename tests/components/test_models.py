@@ -101,13 +101,6 @@ def tiny(**keys):
     return registry.find("model", "convnext").create(5, depths=(1, 1, 2, 1), dims=(8, 8, 8, 8), **keys)
 
 
-def test_head_init_scale_multiplies_a_new_head_only():
-    plain, scaled = tiny().state_dict(), tiny(head_init_scale=0.001).state_dict()
-    assert torch.equal(scaled["head.fc.weight"], plain["head.fc.weight"] * 0.001)
-    rest = [name for name in plain if name != "head.fc.weight"]
-    assert all(torch.equal(plain[name], scaled[name]) for name in rest)
-
-
 def test_initial_weights_are_truncated_normal_with_zero_biases():
     """Std 0.02 for convolutions and linear layers (arXiv:2201.03545's code), a stem of another size included."""
     for model in (tiny(), tiny(patch_size=8)):

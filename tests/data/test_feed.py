@@ -225,6 +225,6 @@ def test_what_workers_need_can_be_pickled() -> None:
     train = feed(order(), shift)._loader._loader.dataset
     copy = pickle.loads(pickle.dumps(train))
     position = next(iter(order()))
-    assert rows([copy[position]]) == rows([train[position]])
+    assert rows([copy[position].batch]) == rows([train[position].batch])
     fetch = pickle.loads(pickle.dumps(evaluation()._fetch))
-    assert fetch(np.array([16])).labels.tolist() == [VAL.load(16)[1]]
+    assert fetch(np.array([16])).batch.labels.tolist() == [VAL.load(16)[1]]

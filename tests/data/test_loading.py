@@ -46,8 +46,9 @@ def test_a_file_that_is_no_image_is_named_through_two_workers(split: str, make_t
     with pytest.raises(DataError) as caught:
         list(batches)
     assert str(caught.value) == (
-        f"split {split}, image {bad} cannot be decoded: it is not an image of a format that Pillow knows; "
-        "replace the file or delete it"
+        f"split {split}, image {bad} cannot be decoded: it is not an image of a format that convrun reads "
+        "(JPEG, PNG, WEBP, GIF, TIFF, BMP, DIB, PPM, JPEG2000, AVIF); replace the file, delete it, or set "
+        "data.bad_images=skip"
     )
     assert not hasattr(caught.value, "__notes__")
     assert multiprocessing.active_children() == []
@@ -60,7 +61,10 @@ def die(image: Image.Image, draws: random.Random) -> Image.Image:
 
 
 def test_a_killed_worker_is_an_error_with_a_cure() -> None:
-    with pytest.raises(DataError, match=r"a loader worker ended by SIGKILL; .*data.prefetch.*/dev/shm.*data.workers=0"):
+    with pytest.raises(
+        DataError,
+        match=r"loader worker 0 was ended by SIGKILL while transforming synthetic train image \d; .*data.prefetch.*/dev/shm.*data.workers=0",
+    ):
         next(feed(die, workers=1))
     assert multiprocessing.active_children() == []
 

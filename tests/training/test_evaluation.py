@@ -22,7 +22,9 @@ def batches(images, size):
     pixels = torch.randint(0, 256, (images, 3, 4, 4), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 7, (images,), generator=generator)
     numbers = torch.arange(images)
-    return [EvalBatch(pixels[i : i + size], labels[i : i + size], numbers[i : i + size]) for i in range(0, images, size)]
+    return [
+        EvalBatch(pixels[i : i + size], labels[i : i + size], numbers[i : i + size]) for i in range(0, images, size)
+    ]
 
 
 def inputs(images):

@@ -65,7 +65,9 @@ def test_the_recipe_in_the_folder_reruns_alone(folder, train_in, rows, saved, tm
     from convrun.training.run import run
 
     monkeypatch.chdir(tmp_path)
-    outcome = run(load_recipe(folder / "recipe.yaml", plugins=False), device="cpu", screen=Screen(open(os.devnull, "w")))
+    outcome = run(
+        load_recipe(folder / "recipe.yaml", plugins=False), device="cpu", screen=Screen(open(os.devnull, "w"))
+    )
     assert re.fullmatch(r"runs/tiny/\d{8}-\d{6}-[0-9a-f]{6}", str(outcome.folder))
     assert rows(outcome.folder) == rows(folder)
     ours, theirs = saved(outcome.folder), saved(folder)
@@ -216,7 +218,9 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_tensor(train, tra
              "scheduler.warmup_steps=0")  # fmt: skip
     target = tmp_path / "run" / "checkpoints" / "step-2.pt"
     target.write_bytes((tmp_path / "wide" / "checkpoints" / "step-1.pt").read_bytes())
-    with pytest.raises(CheckpointError, match=r"step-2\.pt holds the weights of another model: stem\.0\.weight is \(8,"):
+    with pytest.raises(
+        CheckpointError, match=r"step-2\.pt holds the weights of another model: stem\.0\.weight is \(8,"
+    ):
         train("training.steps=2", "training.epochs=null", "scheduler.warmup_steps=0")
 
 

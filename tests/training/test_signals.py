@@ -11,7 +11,13 @@ import pytest
 from convrun.errors import Interrupted, Preempted
 from convrun.training.signals import STOPPING, StopRequest
 
-LONG = ("training.epochs=100000", "scheduler=constant", "logging.to=[console, jsonl]", "evaluation=null", "callbacks=[]")
+LONG = (
+    "training.epochs=100000",
+    "scheduler=constant",
+    "logging.to=[console, jsonl]",
+    "evaluation=null",
+    "callbacks=[]",
+)
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -74,7 +80,8 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_exit_code(tiny_fi
         assert status["state"] == state
         if number != signal.SIGKILL:
             found = re.fullmatch(
-                rf"stopped after step (\d+) of 800000 \(\d+ to go\), all saved; go on with: convrun run {folder}\n", errors
+                rf"stopped after step (\d+) of 800000 \(\d+ to go\), all saved; go on with: convrun run {folder}\n",
+                errors,
             )
             assert found, errors
             assert int(found[1]) == status["step"] == saved(folder)["/state/step"] > last
@@ -103,7 +110,10 @@ def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forke
     process.send(signal.SIGINT)
     assert process.wait() == 130
     last_line = forked.output.read_text().splitlines()[-1]
-    assert last_line == f"stopped at once, in the midst of step 6; go on from the last checkpoint with: convrun run {folder}"
+    assert (
+        last_line
+        == f"stopped at once, in the midst of step 6; go on from the last checkpoint with: convrun run {folder}"
+    )
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"]) == ("interrupted", 5)
     assert [path.name for path in folder.glob("checkpoints/*.pt")] == ["step-4.pt"]

@@ -49,7 +49,12 @@ def test_the_first_update_of_a_warm_up_changes_no_weight_bit(make_trainer):
 
 
 def test_accumulated_micro_batches_are_one_batch_up_to_the_order_of_summation(make_trainer):
-    keys = (*PLAIN, "augmentations=[{name: random_crop, padding: 1}]", "logging.every_steps=1", "training.batch_size=16")
+    keys = (
+        *PLAIN,
+        "augmentations=[{name: random_crop, padding: 1}]",
+        "logging.every_steps=1",
+        "training.batch_size=16",
+    )
     sgd = ("optimizer={name: sgd, lr: 0.1}", "scheduler=constant")
     trainers = [make_trainer(*keys, *sgd, f"training.micro_batch={size}") for size in (16, 4)]
     for trainer in trainers:

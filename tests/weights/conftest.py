@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import threading
 import time
@@ -80,7 +81,8 @@ class Server:
                 self.wfile.flush()
                 time.sleep(answer.get("pause", 0))
                 if answer.get("whole", True):
-                    self.wfile.write(body[len(body) // 2 :])
+                    with contextlib.suppress(ConnectionError):  # the client may have given up
+                        self.wfile.write(body[len(body) // 2 :])
 
             def log_message(self, *_):
                 pass

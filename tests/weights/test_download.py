@@ -57,7 +57,7 @@ def test_the_checksum_in_a_files_name_is_checked(server, cache, body):
     right = f"/tiny-{hashlib.sha256(body).hexdigest()[:8]}.pth"
     server.answers |= {right: {"body": body}, "/tiny-0000000a.pth": {"body": body}}
     located(server.url + right)
-    with pytest.raises(CheckpointError, match="checksum .*, not 0000000a; the digits in its name"):
+    with pytest.raises(CheckpointError, match=r"checksum .*, not 0000000a; the digits in its name"):
         located(f"{server.url}/tiny-0000000a.pth")
     assert files(cache) == [right[1:]]
 
@@ -107,7 +107,9 @@ def test_what_goes_wrong_is_told_and_leaves_nothing_behind(server, cache, body, 
 
 def test_no_network_is_told(server, cache):
     server.close()
-    with pytest.raises(CheckpointError, match=r"cannot be fetched from 127\.0\.0\.1:\d+: Connection refused; check the"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be fetched from 127\.0\.0\.1:\d+: Connection refused; check the"
+    ):
         located(f"{server.url}/tiny.pth")
     with pytest.raises(CheckpointError, match=r"cannot be fetched from no\.such\.host\.invalid: "):
         located("https://no.such.host.invalid/tiny.pth")

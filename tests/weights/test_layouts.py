@@ -72,7 +72,7 @@ def test_a_chain_through_every_layout_gives_equal_logits(generation, build, logi
 
 
 def test_the_released_layout_is_timms_own_reading_of_it(build):
-    """timm reads the released checkpoints too; both translations must agree, GRN's axes included."""
+    """The released checkpoints are read by timm too; both translations must agree, GRN's axes included."""
     for generation in (V1, V2):
         ours = build(**generation)
         released = from_convrun(ours.state_dict(), "released")
@@ -154,6 +154,10 @@ def test_names_of_no_layout_are_refused_with_a_sample():
 
 
 def test_two_tensors_of_one_name_are_refused():
-    state = {"downsample_layers.0.0.weight": torch.zeros(1), "stem.0.weight": torch.zeros(1), "head.bias": torch.ones(1)}
+    state = {
+        "downsample_layers.0.0.weight": torch.zeros(1),
+        "stem.0.weight": torch.zeros(1),
+        "head.bias": torch.ones(1),
+    }
     with pytest.raises(ModelError, match=r"two tensors would be called stem\.0\.weight"):
         to_convrun(state)

@@ -59,11 +59,11 @@ def test_a_file_that_is_not_there_is_told(from_, message):
 
 
 def test_a_folder_is_told_with_the_files_in_it(tmp_path):
-    with pytest.raises(CheckpointError, match="is a folder; give a file$"):
+    with pytest.raises(CheckpointError, match=r"is a folder; give a file$"):
         located(str(tmp_path))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "best.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="is a folder; give a file in it, such as weights/best.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is a folder; give a file in it, such as weights/best\.safetensors"):
         located(str(tmp_path))
 
 
@@ -87,7 +87,7 @@ def test_what_the_hub_does_not_have_is_told(hub):
         "status": 404,
         "headers": {"X-Error-Code": "RepoNotFound"},
     }
-    with pytest.raises(CheckpointError, match="no such repository that is open to you; check the name.*hf auth login"):
+    with pytest.raises(CheckpointError, match=r"no such repository that is open to you; check the name.*hf auth login"):
         located("hf:me/none")
     for name in ("hf:a/b/c", "hf:", "hf:--"):
         with pytest.raises(CheckpointError, match="names no repository of the hub; write hf:OWNER/NAME"):
@@ -104,13 +104,16 @@ def test_a_hub_out_of_reach_is_told(hub, monkeypatch):
 
 def test_a_hub_turned_off_is_told(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="hf:me/x is not in the hub's cache .*HF_HUB_OFFLINE"):
+    with pytest.raises(CheckpointError, match=r"hf:me/x is not in the hub's cache .*HF_HUB_OFFLINE"):
         located("hf:me/x")
 
 
 @pytest.mark.parametrize(
     ("name", "repository"),
-    [("convnext_tiny.fb_in22k", "timm/convnext_tiny.fb_in22k"), ("convnextv2_tiny.fcmae", "timm/convnextv2_tiny.fcmae")],
+    [
+        ("convnext_tiny.fb_in22k", "timm/convnext_tiny.fb_in22k"),
+        ("convnextv2_tiny.fcmae", "timm/convnextv2_tiny.fcmae"),
+    ],
 )
 def test_timms_weights_come_from_its_repositories(hub, name, repository):
     hub.serve(repository, "model.safetensors")
