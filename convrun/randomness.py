@@ -50,5 +50,5 @@ def seed_model_draws(seed: int, step: int, micro_batch: int) -> None:
     number = derived_seed("model", seed, step, micro_batch)
     torch.default_generator.manual_seed(number)
     # torch.manual_seed would do, but where CUDA is not in use it takes a stack trace each time: 1 ms a micro-batch.
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(number)

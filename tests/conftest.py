@@ -121,7 +121,7 @@ def saved():
 
 
 class Forked:
-    """`convrun ARGUMENTS` in a fork of this process: real to signals, locks and exit codes, but torch is there already."""
+    """`convrun ARGUMENTS` in a fork of this process: real to signals and locks, but torch is there already."""
 
     def __init__(self, arguments, output):
         self.output = output

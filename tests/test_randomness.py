@@ -88,5 +88,7 @@ def test_a_run_neither_reads_nor_depends_on_the_global_generators(workers, train
     random.seed(77)
     torch.manual_seed(77)
     train_in(tmp_path / "run", f"data.workers={workers}", "training.steps=5", "training.epochs=null")
-    told = [row["loss"] for row in rows(tmp_path / "run") if row["kind"] == "train"][0]
-    assert told == next(row["loss"] for row in rows(reference) if row["kind"] == "train")
+    ours, theirs = (
+        next(row["loss"] for row in rows(folder) if row["kind"] == "train") for folder in (tmp_path / "run", reference)
+    )
+    assert ours == theirs

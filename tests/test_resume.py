@@ -147,7 +147,7 @@ def test_fp16_can_begin_later(stopped, train):
 
 
 def test_another_optimizer_is_refused_though_allowed(stopped, train):
-    with pytest.raises(CheckpointError, match="cannot go on with another optimizer: .* moments of its own"):
+    with pytest.raises(CheckpointError, match=r"cannot go on with another optimizer: .* moments of its own"):
         train("optimizer={name: sgd, lr: 0.1}", allow_changes=["optimizer"])
 
 

@@ -17,10 +17,10 @@ LINES_SHOWN = 20
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """One image that could not be read."""
+    """One image that could not be read: its split, its number in it, where it is and why."""
 
     split: str
-    index: int
+    number: int
     place: str
     reason: str
 
@@ -46,7 +46,7 @@ class SkippedImages:
         self._limits = {split: _limit_of(limit, count) for split, count in images.items()}
         self._lines = _read(path) if path is not None and path.is_file() else {}
         self._counts = Counter(split for split, _ in self._lines)
-        self._is_behind = bool(self._lines)  # a killed process may have left half a line
+        self._is_behind = path is not None and path.is_file()  # a killed process may have left half a line
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -58,8 +58,8 @@ class SkippedImages:
             DataError: these are more than the run puts up with.
         """
         for image in skipped:
-            if (image.split, image.index) not in self._lines:
-                self._lines[image.split, image.index] = line = json.dumps(asdict(image)) + "\n"
+            if (image.split, image.number) not in self._lines:
+                self._lines[image.split, image.number] = line = json.dumps(asdict(image)) + "\n"
                 self._counts[image.split] += 1
                 self._show(image)
                 self._write(line)
@@ -114,5 +114,5 @@ def _read(path: Path) -> dict[tuple[str, int], str]:
             image = SkippedImage(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        lines[image.split, image.index] = json.dumps(asdict(image)) + "\n"
+        lines[image.split, image.number] = json.dumps(asdict(image)) + "\n"
     return lines

@@ -14,7 +14,7 @@ from typing import Any
 from convrun.errors import RecipeError, UsageError
 from convrun.recipe.check import checked
 from convrun.recipe.inheritance import with_names_expanded
-from convrun.recipe.problems import Problem
+from convrun.recipe.problems import Problem, dotted
 from convrun.recipe.recipe import Recipe
 from convrun.recipe.scalars import scalar
 from convrun.recipe.sections import ORDER
@@ -111,7 +111,7 @@ class Draft:
             path = path[:-1]
         flag = self.origins[path].flag if path else ""
         message = f"{problem.message}; {problem.cure}" if problem.cure else problem.message
-        return f"{flag or 'the command'}: {'.'.join(map(str, problem.path))} {message}"
+        return f"{flag or 'the command'}: {' '.join([*([dotted(problem.path)] if problem.path else []), message])}"
 
 
 class _AnyVariable(dict[str, str]):

@@ -61,10 +61,8 @@ def die(image: Image.Image, draws: random.Random) -> Image.Image:
 
 
 def test_a_killed_worker_is_an_error_with_a_cure() -> None:
-    with pytest.raises(
-        DataError,
-        match=r"loader worker 0 was ended by SIGKILL while transforming synthetic train image \d; .*data.prefetch.*/dev/shm.*data.workers=0",
-    ):
+    message = "loader worker 0 was ended by SIGKILL while .*; .*data.prefetch.*/dev/shm.*data.workers=0"
+    with pytest.raises(DataError, match=message):
         next(feed(die, workers=1))
     assert multiprocessing.active_children() == []
 

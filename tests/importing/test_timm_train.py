@@ -211,8 +211,9 @@ def test_a_flag_whose_fate_is_fixed_is_named_with_the_reason(flag):
 
 def test_a_long_command_as_a_whole():
     words = (
-        "--model convnext_atto --opt adamw --lr 1e-3 --weight-decay .05 --aa rand-m9-mstd0.5-inc1 --mixup .5 --cutmix 1 "
-        "--reprob .3 --drop-path .1 --sched-on-updates --warmup-prefix --amp --model-ema --train-interpolation bicubic"
+        "--model convnext_atto --opt adamw --lr 1e-3 --weight-decay .05 --aa rand-m9-mstd0.5-inc1 --mixup .5 "
+        "--cutmix 1 --reprob .3 --drop-path .1 --sched-on-updates --warmup-prefix --amp --model-ema "
+        "--train-interpolation bicubic"
     )
     recipe = import_arguments([f"torchrun --nproc_per_node=8 train.py /data {words}"]).recipe
     assert recipe.data.values["root"] == "/data"
@@ -263,7 +264,7 @@ def test_where_the_schedules_differ_the_comments_say_so(words, told):
 
 
 def test_without_warm_up_the_cosine_on_updates_is_timms():
-    """timm sets lr of update u from u: min + (lr - min)(1 + cos(pi u / T)) / 2, T = epochs x updates an epoch."""
+    """There the lr of update u is min + (lr - min)(1 + cos(pi u / T)) / 2, T = epochs x updates an epoch."""
     recipe = imported("--warmup-epochs 0 --sched-on-updates --min-lr 1e-5 --epochs 3").recipe
     lr = recipe.scheduler.create(Horizon(30, 10, 1e-3))
     by_timm = [1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + math.cos(math.pi * u / 30)) for u in range(30)]
@@ -312,7 +313,9 @@ def test_what_timm_knows_of_a_model_is_what_timm_says(name):
             continue
         mean = ours.statistics[0] if ours.statistics else (0.485, 0.456, 0.406)
         assert ours.is_known
-        assert (ours.size, ours.crop, ours.classes) == (theirs.input_size[1], theirs.crop_pct, theirs.num_classes), model
+        assert (ours.size, ours.crop, ours.classes) == (theirs.input_size[1], theirs.crop_pct, theirs.num_classes), (
+            model
+        )
         assert theirs.mean == mean, model
 
 

@@ -53,7 +53,7 @@ def test_the_reference_has_everything_on(reference, rows, saved):
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 14])
 def test_resume_is_bitwise_equal_after_a_signal_at_any_step(step, reference, train, rows, saved, tmp_path):
-    with pytest.raises(Preempted, match=f"stopped after step {step} of 16 .*all saved; go on with: convrun run "):
+    with pytest.raises(Preempted, match=rf"stopped after step {step} of 16 .*all saved; go on with: convrun run "):
         train(at={step: terminate})
     assert saved(tmp_path / "run")["/state/step"] == step
     train()

@@ -1,5 +1,6 @@
 """What a run leaves in its folder, and what status.json says at every way out."""
 
+import io
 import json
 import os
 import re
@@ -65,9 +66,8 @@ def test_the_recipe_in_the_folder_reruns_alone(folder, train_in, rows, saved, tm
     from convrun.training.run import run
 
     monkeypatch.chdir(tmp_path)
-    outcome = run(
-        load_recipe(folder / "recipe.yaml", plugins=False), device="cpu", screen=Screen(open(os.devnull, "w"))
-    )
+    recipe = load_recipe(folder / "recipe.yaml", plugins=False)
+    outcome = run(recipe, device="cpu", screen=Screen(io.StringIO()))
     assert re.fullmatch(r"runs/tiny/\d{8}-\d{6}-[0-9a-f]{6}", str(outcome.folder))
     assert rows(outcome.folder) == rows(folder)
     ours, theirs = saved(outcome.folder), saved(folder)
