@@ -136,11 +136,12 @@ def meanings_in(docstring: str, names: Sequence[str]) -> dict[str, str]:
     current, indent = None, 0
     for line in docstring.splitlines():
         match = re.match(r"(\s*)(\w+): (.+)", line)
-        if match and match[2] in names:
+        # A line that is indented deeper goes on, whatever word it begins with.
+        if current and line.strip() and len(line) - len(line.lstrip()) > indent:
+            found[current] += " " + line.strip()
+        elif match and match[2] in names:
             current, indent = match[2], len(match[1])
             found[current] = match[3].strip()
-        elif current and line.strip() and len(line) - len(line.lstrip()) > indent:
-            found[current] += " " + line.strip()
         else:
             current = None
     return found

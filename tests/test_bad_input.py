@@ -9,8 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-FOLDER_KEYS = ["input_size=16", "scheduler.warmup_steps=0", "training={batch_size: 4, epochs: 1, micro_batch: 2}",
-               "augmentations=[{name: random_resized_crop}]", "data={name: image_folder, root: data, workers: 0}"]  # fmt: skip
+FOLDER_KEYS = [
+    "input_size=16",
+    "scheduler.warmup_steps=0",
+    "training={batch_size: 4, epochs: 1, micro_batch: 2}",
+    "augmentations=[{name: random_resized_crop}]",
+    "data={name: image_folder, root: data, workers: 0}",
+]
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_a_good_tree_trains(convrun, tree):
 @pytest.mark.parametrize(
     ("spoil", "parts"),
     [
-        (lambda tree: tree.rename(tree.with_name("elsewhere")), ["the folder data does not exist; set data.root=FOLDER"]),
+        (lambda tree: tree.rename(tree.with_name("elsewhere")), ["the folder data does not exist; set data.root="]),
         (lambda tree: (tree / "val").rename(tree / "test"), ["data has no folder val (it has test, train)"]),
         (lambda tree: [p.unlink() for p in (tree / "train" / "dog").iterdir()], ["no image in class folder dog"]),
         (lambda tree: (tree / "val" / "dog").rename(tree / "val" / "cow"),

@@ -283,6 +283,10 @@ def test_a_type_reads_as_a_person_would_say_it(annotation, text):
     assert type_text(annotation) == text
 
 
+def test_a_further_line_may_begin_with_another_keys_name():
+    assert meanings_in("a: one, with\n    b: two\nb: three", ["a", "b"]) == {"a": "one, with b: two", "b": "three"}
+
+
 def test_meanings_end_where_the_indentation_does():
     text = "Sum.\n\na: one\n    two\n\nb: three\nelse: not a key\n    of ours\nc:no space"
     assert meanings_in(text, ["a", "b", "c"]) == {"a": "one two", "b": "three"}

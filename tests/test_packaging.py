@@ -1,7 +1,10 @@
 """What `pip install .` brings, and plugins that come as installed packages. No test here needs a network."""
 
+import ast
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -143,6 +146,41 @@ def test_installed_plugins_are_looked_for_only_where_there_are_some(plugin_packa
     assert plugins._is_group_used()
 
 
+PROJECT_TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Parts of pydantic that it brings along.
+BROUGHT_ALONG = {"pydantic-core", "annotated-types"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+def imported_packages(folder: Path) -> set[str]:
+    """The installed packages that the Python files below a folder import, anywhere in them."""
+    modules = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                modules.add(node.module.partition(".")[0])
+    provided_by = importlib.metadata.packages_distributions()
+    used = modules - set(sys.stdlib_module_names) - {"convrun"}
+    assert used <= set(provided_by), f"not installed: {used - set(provided_by)}"
+    return {provided_by[module][0].lower().replace("_", "-") for module in used}
+
+
+def test_what_the_package_imports_is_declared():
+    optional = names(PROJECT_TABLE["optional-dependencies"]["parquet"])
+    assert imported_packages(ROOT / "convrun") - BROUGHT_ALONG <= names(PROJECT_TABLE["dependencies"]) | optional
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "plugins"])
+def test_what_tests_import_is_in_the_dev_extra(folder):
+    declared = names([*PROJECT_TABLE["dependencies"], *PROJECT_TABLE["optional-dependencies"]["dev"]])
+    assert imported_packages(ROOT / folder) - BROUGHT_ALONG <= declared
+
+
 def test_the_dev_extra_holds_what_optional_features_need():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = PROJECT_TABLE["optional-dependencies"]
     assert set(extras["parquet"]) | set(extras["wandb"]) <= set(extras["dev"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing.connection
 import multiprocessing.process
 import multiprocessing.util  # (first, so that our atexit hook runs before its wait for children)
 import os
@@ -30,6 +31,7 @@ T = TypeVar("T")
 # They reach every process of a group or a Slurm step, but what happens then is for the trainer to decide.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 GRACE_SECONDS = 2.0
+DEATH_SECONDS = 1.0
 
 
 class Positions(Sized, Protocol):
@@ -144,7 +146,7 @@ class Loader(Generic[T]):
         self._watch.start()
         try:
             result: Fetched[T] | Failure = next(self._iterator)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
             raise self._explained(error) from None
         if isinstance(result, Failure):
             raise result.error()
@@ -163,7 +165,9 @@ class Loader(Generic[T]):
             if threading.current_thread() is threading.main_thread() and on_child_exit is not None:
                 signal.signal(signal.SIGCHLD, on_child_exit)
 
-    def _explained(self, error: RuntimeError) -> Exception:
+    def _explained(self, error: Exception) -> Exception:
+        # A killed worker's results cannot be fetched any more: that error may come before the kernel calls it dead.
+        multiprocessing.connection.wait([worker.sentinel for worker in self._workers()], DEATH_SECONDS)
         ended = [(i, worker.exitcode) for i, worker in enumerate(self._workers()) if worker.exitcode is not None]
         return self._watch.death(*ended[0]) if ended else error
 

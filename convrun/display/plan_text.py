@@ -64,6 +64,9 @@ def _batch(plan: Plan) -> str:
 def _length(plan: Plan) -> str:
     left_out = f", {plan.images_left_out:,} images left out of each" if plan.images_left_out else ""
     epochs = f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+    if plan.total_steps % plan.steps_per_epoch:
+        share = plan.total_steps / plan.steps_per_epoch
+        return f"{plan.total_steps:,} steps = {share:.3g} epochs of {plan.steps_per_epoch:,} steps{left_out}"
     return f"{epochs} × {plan.steps_per_epoch:,} steps = {plan.total_steps:,} steps{left_out}"
 
 

@@ -23,6 +23,8 @@ def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     # PyYAML quotes what YAML 1.1 would misread; `1e3` and `0o17` are text there, and numbers for us.
     style = "'" if not isinstance(scalar(value), str) else "|" if "\n" in value else None
+    if any(line_break in value for line_break in "\x85\u2028\u2029"):
+        style = '"'  # the others write these as they are, and a reader folds them
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

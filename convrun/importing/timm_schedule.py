@@ -38,6 +38,9 @@ def _put_lr(t: Translation) -> None:
         t.no_effect("lr_base_scale", "anything but sqrt is linear, as lr_for_batch is")
         return
     batch = (t.processes or 1) * given["batch_size"] * max(1, given["grad_accum_steps"])
+    if min(batch, size) < 1:
+        t.refuse("lr_base_size" if size < 1 else "batch_size", "must be 1 at least")
+        return
     note = f"{base:g} × sqrt({batch} / {size}), so it follows no other batch"
     lr = float(f"{base * (batch / size) ** 0.5:.12g}")
     t.put("optimizer.lr", "lr_base", lr, note, also=("lr_base_size", "lr_base_scale"))

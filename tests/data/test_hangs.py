@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convrun.data import loading, watching
+from convrun.data import watching
 from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.order import MicroBatches
 from convrun.data.synthetic import SyntheticImages
@@ -129,7 +129,8 @@ def test_a_worker_that_dies_is_reported_with_its_image_soon(what: Any, how: str)
 def test_a_worker_that_dies_at_rest_is_reported() -> None:
     with feed(SyntheticImages("train", 12, 3, 8), workers=1) as batches:
         next(batches)
-        time.sleep(0.3)
+        while batches._loader._watch._board.read(0)[3] < 9:  # three micro-batches: two images and a rest each
+            time.sleep(0.01)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
         with pytest.raises(DataError, match="loader worker 0 was ended by SIGKILL between two micro-batches"):
             list(batches)

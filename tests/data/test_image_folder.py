@@ -133,3 +133,41 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=f"the folder {closed} cannot be read: Permission denied; check"):
         scan_tree(str(root))
+
+
+@pytest.mark.parametrize(("link", "target"), [("train/a/again", "."), ("train/a/deep/up", ".."), ("train/loop", "..")])
+def test_a_link_that_leads_back_is_named(link: str, target: str, make_tree: MakeTree) -> None:
+    root = make_tree("train/a/1.png", "train/a/deep/2.png", "val/a/1.png", "val/loop/1.png")
+    (root / link).symlink_to(target)
+    with pytest.raises(DataError, match=rf"the link {root}/{link} leads back to {root}/\S+, which it lies in; delete"):
+        scan_tree(str(root))
+
+
+def test_links_to_elsewhere_and_to_other_classes_are_followed(make_tree: MakeTree) -> None:
+    root = make_tree("train/a/1.png", "train/ab/2.png", "val/a/1.png", "val/ab/1.png", "more/3.png")
+    (root / "train/a/ab").symlink_to("../ab")
+    (root / "train/a/more").symlink_to("../../more")
+    assert len(scan_tree(str(root))[0]) == 4
+
+
+def test_a_class_name_that_is_no_text_is_refused(make_tree: MakeTree) -> None:
+    root = make_tree("train/a/1.png", "val/a/1.png", f"train/{os.fsdecode(b'caf' + bytes([0xE9]))}/1.png")
+    with pytest.raises(DataError, match=r"the class folder .*train/caf\\udce9 has a name that is not UTF-8; rename it"):
+        scan_tree(str(root))
+
+
+def test_file_names_may_be_any_bytes(make_tree: MakeTree) -> None:
+    names = [b"caf\xe9.png", b"new\nline.png", "ü–.png".encode()]
+    root = make_tree(*(f"train/a/{os.fsdecode(name)}" for name in names), "val/a/1.png")
+    images = ImageFolder(scan_tree(str(root))[0], "train")
+    assert sorted(images.load(i)[0].getpixel((0, 0))[0] for i in range(3)) == [0, 1, 2]
+    assert {images.place(i) for i in range(3)} == {
+        f"{root}/train/a/{name}" for name in (r"caf\udce9.png", r"new\nline.png", "ü–.png")
+    }
+
+
+def test_class_names_are_never_followed_out_of_root(make_tree: MakeTree, tmp_path: Path) -> None:
+    """A folder's name holds no `/`, so all that is read lies below root, but for links someone made."""
+    root = make_tree("set/train/...png/1.png", "set/val/...png/1.png", "secret.png")
+    images = ImageFolder(scan_tree(str(root / "set"))[0], "train")
+    assert [images.place(i) for i in range(len(images))] == [f"{root}/set/train/...png/1.png"]

@@ -97,3 +97,28 @@ def test_one_npy_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(DataError, match="cannot be read: it is one array"):
         count_npz(str(tmp_path / "a.npy"))
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("key", ["train_images", "train_labels", "val_images", "val_labels", "class_names"])
+def test_a_file_runs_no_code(key: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    payload = np.empty(3, object)
+    payload[:] = [Payload(mark)] * 3
+    path = save(tmp_path, arrays(**{key: payload}))
+    with np.load(path, allow_pickle=True) as file:
+        file[key]
+    assert mark.exists(), "the payload works where pickles are allowed"
+    mark.unlink()
+    with pytest.raises(DataError, match="holds pickled objects"):
+        NpzImages(path, "train" if "train" in key else "val")
+    assert not mark.exists()

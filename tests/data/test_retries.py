@@ -97,7 +97,7 @@ def test_a_file_system_that_hiccups_costs_nothing(
     if failures == 3:
         assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[1, 2]]
     else:
-        with pytest.raises(BadImage, match=r"val/a/0.png cannot be decoded: Input/output error; "):
+        with pytest.raises(DataError, match=r"val/a/0.png cannot be decoded: Input/output error; "):
             list(batches)
     assert pauses == [0.1, 0.2, 0.4]
 

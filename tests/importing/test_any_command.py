@@ -10,6 +10,8 @@ from convrun.importing.released_flags import MAIN_FLAGS, SUBMITIT_FLAGS
 from convrun.importing.timm_flags import TRAIN_FLAGS
 
 SCRIPTS = {"main.py": MAIN_FLAGS, "run_with_submitit.py": (*MAIN_FLAGS, *SUBMITIT_FLAGS), "train.py": TRAIN_FLAGS}
+NUMBERS = ["0", "1", "-1", "3", "32", "384"]
+TYPED = {int: NUMBERS, float: [*NUMBERS, "0.5", "1e9", "nan", "inf"]}
 VALUES = ["0", "1", "-1", "0.5", "3", "384", "1e9", "nan", "inf", "", "true", "false", "a", "/a/b", "../x", "a=1", "_",
           "convnext_tiny", "convnext_base.fb_in22k", "adamw", "sgd", "lamb", "step", "rand-m9", "image_folder", "a\nb",
           "${env:X}", "${", "#", "timm/x", "[", "\u2028", "é"]  # fmt: skip
@@ -18,10 +20,12 @@ VALUES = ["0", "1", "-1", "0.5", "3", "384", "1e9", "nan", "inf", "", "true", "f
 def flags_of(script):
     def words(flag):
         count = {None: 1, "+": 2, "*": 2, "?": 1}.get(flag.nargs, flag.nargs) if flag.type else 0
-        values = st.sampled_from([*VALUES, *(flag.choices or ()), str(flag.default)])
+        values = st.sampled_from([*TYPED.get(flag.type, VALUES), *(flag.choices or ()), str(flag.default)])
         return st.lists(values, min_size=count, max_size=count).map(lambda v: [f"--{flag.name}", *v])
 
-    return st.lists(st.sampled_from(SCRIPTS[script]).flatmap(words), max_size=6).map(lambda all_: sum(all_, []))
+    return st.lists(st.sampled_from(SCRIPTS[script]).flatmap(words), max_size=4).map(
+        lambda found: [w for one in found for w in one]
+    )
 
 
 @hypothesis.settings(max_examples=400)

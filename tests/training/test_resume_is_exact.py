@@ -97,7 +97,7 @@ def test_an_evaluation_that_was_made_up_for_is_on_record_once_after_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(EvalFetch, "__call__", lambda self, i: (calls.append(1), len(calls) == 8 and terminate())
                       and fetch(self, i))  # fmt: skip
-        with pytest.raises(Preempted, match="after step 10 "):
+        with pytest.raises(Preempted, match=r"after step 10 "):
             train()
     with pytest.raises(Killed):
         train(at={11: kill})
@@ -113,7 +113,7 @@ def test_a_signal_in_the_last_moment_of_a_step_is_saved_too(train, saved, tmp_pa
     monkeypatch.setattr(
         Trainer, "finish_step", lambda self, feed: (finish(self, feed), self.state.step == 7 and terminate())
     )
-    with pytest.raises(Preempted, match="after step 7 .*all saved"):
+    with pytest.raises(Preempted, match=r"after step 7 .*all saved"):
         train()
     assert saved(tmp_path / "run")["/state/step"] == 7
 

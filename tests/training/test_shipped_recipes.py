@@ -30,9 +30,11 @@ def tree(tmp_path):
 
 def test_the_real_recipe_trains_on_a_small_tree(tree, tmp_path, rows):
     """convnext_tiny_in1k in all but the model and the sizes: RandAugment, erasing, mixing, EMA, two loader workers."""
-    overrides = [f"data.root={tree}", "data.num_classes=2", "data.train_images=24", "data.val_images=10",
-                 "data.workers=2", "training.batch_size=8", "training.micro_batch=4", "training.epochs=2", "input_size=32",
-                 "scheduler.warmup_epochs=1", "model.name=convnext_atto", "model.drop_path_rate=0.1"]  # fmt: skip
+    overrides = [
+        *(f"data.root={tree}", "data.num_classes=2", "data.train_images=24", "data.val_images=10", "data.workers=2"),
+        *("training.batch_size=8", "training.micro_batch=4", "training.epochs=2", "scheduler.warmup_epochs=1"),
+        *("input_size=32", "model.name=convnext_atto", "model.drop_path_rate=0.1"),
+    ]
     recipe = load_recipe("convnext_tiny_in1k", overrides, plugins=False)
     names = [choice.name for choice in recipe.augmentations]
     assert names == ["random_resized_crop", "horizontal_flip", "rand_augment", "random_erasing", "mixup_cutmix"]

@@ -1,0 +1,281 @@
+"""What becomes of files as they are found in the wild: pixels that can be told beforehand, or a clean error."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import EpsImagePlugin, Image, ImageFile
+
+from convrun.data.image_set import FORMATS, BadImage, decode
+from convrun.data.regular_file import printable
+from convrun.errors import DataError
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes away what image_set does to them
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def pixels(content: bytes) -> Any:
+    return np.asarray(decode(content, split="train", place="x")).tolist()
+
+
+def saved(image: Image.Image, kind: str, **keys: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=kind, **keys)
+    return file.getvalue()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG file (W3C PNG, section 5); kind 0 is grey, 2 colour."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + body
+
+
+def grey16(*values: int) -> npt.NDArray[np.uint16]:
+    return np.array([values], np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_of_16_bit_grey_the_high_byte_stays(kind: str) -> None:
+    content = saved(Image.fromarray(grey16(0, 255, 256, 32768, 65535)), kind)
+    assert pixels(content) == [[[v] * 3 for v in (0, 0, 1, 128, 255)]]
+
+
+def test_as_pillow_does_with_16_bit_colour() -> None:
+    assert pixels(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 255, 256, 65535))) == [[[0, 1, 255]]]
+
+
+def test_16_bit_grey_with_the_bytes_in_the_other_order() -> None:
+    image = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 256, 65535))
+    assert pixels(saved(image, "TIFF")) == [[[1] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize(("kind", "word"), [(np.int32, "integers"), (np.float32, "floating point")])
+def test_pixels_without_a_range_are_refused(kind: Any, word: str) -> None:
+    content = saved(Image.fromarray(np.ones((2, 2), kind)), "TIFF")
+    with pytest.raises(BadImage, match=f"its pixels are {word} with 32 bits, and nothing tells which value is white"):
+        pixels(content)
+
+
+def test_one_bit_and_grey() -> None:
+    assert pixels(saved(Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1"), "PNG")) == [[[0] * 3, [255] * 3]]
+    assert pixels(saved(Image.fromarray(np.array([[7, 200]], np.uint8)), "PNG")) == [[[7] * 3, [200] * 3]]
+
+
+def test_cmyk_is_converted_without_a_profile() -> None:
+    """Pillow: 255 − ink, less black's share; a profile in the file is not applied, as in torchvision's loader."""
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert pixels(saved(image, "TIFF"))[0][0] == [255, 0, 0]
+    red = np.array(pixels(saved(image, "JPEG", quality=100)))
+    assert np.abs(red - RED).max() <= 2  # JPEG's own rounding
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\x80"])
+def test_a_palettes_transparency_is_dropped(transparency: Any) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    assert pixels(saved(image, "PNG", transparency=transparency)) == [[[*RED], [*GREEN]]]
+
+
+def test_an_alpha_channel_is_dropped() -> None:
+    image = Image.new("RGBA", (1, 1), (9, 8, 7, 0))
+    assert pixels(saved(image, "PNG")) == [[[9, 8, 7]]]
+
+
+@pytest.mark.parametrize(("kind", "keys"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_of_an_animation_it_is_the_first_frame(kind: str, keys: Any) -> None:
+    frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, GREEN)]
+    content = saved(frames[0], kind, save_all=True, append_images=frames[1:], **keys)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    assert pixels(content) == [[[*RED]] * 2] * 2
+
+
+def test_a_name_tells_nothing_of_the_format(tmp_path: Path) -> None:
+    """One of ImageNet's .JPEG files is a PNG."""
+    (tmp_path / "n02105855_2933.JPEG").write_bytes(saved(Image.new("RGB", (1, 1), RED), "PNG"))
+    image = decode(tmp_path / "n02105855_2933.JPEG", split="train", place="x")
+    assert image.getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_files_cut_anywhere_are_bad_images_or_whole(kind: str) -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    content = saved(image, kind)
+    whole, refused = pixels(content), 0
+    for length in [*range(0, len(content), max(1, len(content) // 40)), len(content) - 1]:
+        try:
+            assert pixels(content[:length]) == whole
+        except BadImage:
+            refused += 1
+    assert refused >= 40
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_files_with_flipped_bytes_never_raise_anything_else(kind: str) -> None:
+    draws = np.random.default_rng(1)
+    content = saved(Image.fromarray(draws.integers(0, 256, (9, 9, 3), np.uint8)), kind)
+    for _ in range(200):
+        broken = bytearray(content)
+        broken[draws.integers(min(len(content), 200))] = draws.integers(256)
+        try:
+            assert decode(bytes(broken), split="train", place="x").mode == "RGB"
+        except BadImage as error:
+            assert "\n" not in str(error)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
+    content = png(30_000, 30_000, 8, 2, bytes(1000))
+    tracemalloc.start()
+    with pytest.raises(BadImage, match="its header claims more than 178,956,970 pixels, so it is not decoded; replace"):
+        pixels(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_metadata_that_bloat_are_refused_before_they_take_memory() -> None:
+    bloated = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(50 << 20)))
+    tracemalloc.start()
+    with pytest.raises(BadImage, match=r"cannot be decoded: Decompressed data too large"):
+        pixels(png(1, 1, 8, 2, b"\0\1\2\3", bloated))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        chunk(b"iCCP", b"k\0\0" + zlib.compress(b"no profile")),
+        chunk(b"iCCP", b"k\0\0no zlib"),
+        chunk(b"eXIf", b"no exif"),
+        chunk(b"tEXt", b"k\0" + b"a" * (2 << 20)),
+    ],
+)
+def test_metadata_that_are_junk_cost_nothing(junk: bytes) -> None:
+    assert pixels(png(1, 1, 8, 2, b"\0\1\2\3", junk)) == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
+def test_a_jpegs_broken_exif_costs_nothing(exif: bytes) -> None:
+    content = saved(Image.new("RGB", (8, 8), (128, 128, 128)), "JPEG", exif=exif)
+    assert np.abs(np.array(pixels(content)) - 128).max() <= 1
+
+
+def test_no_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(DataError, match=r"no memory left to decode it; lower data\.workers") as caught:
+        decode(b"x", split="train", place="x")
+    assert not isinstance(caught.value, BadImage)
+
+
+def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the file's name."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was called"))
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%id) (r) file\n"
+    assert Image.open(io.BytesIO(content)).format == "EPS"
+    with pytest.raises(BadImage, match=r"it is not an image of a format that convrun reads \(JPEG, PNG, "):
+        pixels(content)
+
+
+def test_formats_are_those_that_data_sets_use() -> None:
+    Image.init()
+    assert set(FORMATS) <= set(Image.OPEN) | {"AVIF", "WEBP", "JPEG2000"}  # a build of Pillow may lack these
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("empty", r"it is empty \(0 bytes\), not an image"),
+        ("folder", "it is a folder, not a file"),
+        ("pipe", "it is a named pipe, not a file"),
+        ("device", "it is a device, not a file"),
+        ("loop", "Too many levels of symbolic links"),
+        ("dangling", "No such file or directory"),
+    ],
+)
+def test_what_is_no_file_does_not_hang(kind: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    make = {
+        "empty": path.touch, "folder": path.mkdir, "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"), "loop": lambda: path.symlink_to(path),
+        "dangling": lambda: path.symlink_to("nowhere"),
+    }  # fmt: skip
+    make[kind]()
+    with pytest.raises(BadImage, match=f"^split val, image {path} cannot be decoded: {reason}; replace the file"):
+        decode(path, split="val", place=str(path))
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:  # tests may run as root, whom no permission stops
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(BadImage, match="image it cannot be decoded: Permission denied; "):
+        decode(tmp_path / "a.png", split="val", place="it")
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    (tmp_path / "empty.png").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("torn.png", "empty.png", ".", "gone"):
+        with pytest.raises(BadImage):
+            decode(tmp_path / name, split="val", place="it")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a b/ü–é.png", "a b/ü–é.png"),
+     ("fa\u200cr\u00a0si.png", "fa\u200cr\u00a0si.png"), ("a\nb\t\x1b[31m", r"a\nb\t\x1b[31m"),
+     (os.fsdecode(b"caf\xe9.jpg"), r"caf\udce9.jpg"), ("a\u2028b", r"a\u2028b")],
+)  # fmt: skip
+def test_names_can_be_printed(name: str, shown: str) -> None:
+    assert printable(name) == shown
+    shown.encode()
+
+
+SCRIPT = """
+import io, logging
+from PIL import Image
+from convrun.data.image_set import decode
+Image.MAX_IMAGE_PIXELS = 1  # 2 is allowed, with a warning
+image = Image.new("P", (2, 1))
+image.putpalette([255, 0, 0, 0, 255, 0])
+file = io.BytesIO()
+image.save(file, format="PNG", transparency=b"\\x00\\x80")
+for _ in range(3):
+    decode(file.getvalue(), split="train", place="x")
+"""
+
+
+def test_pillows_warnings_are_not_shown() -> None:
+    done = subprocess.run([sys.executable, "-W", "always", "-c", SCRIPT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,57 @@
+"""The verbs that do not train import nothing that is heavy: each is asked in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "numpy", "submitit", "tensorboard", "PIL")
+
+ASK = f"""
+import sys
+from convrun.entry import main
+try:
+    main()
+except SystemExit as end:
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    print("exit", end.code or 0, "loaded", *loaded, file=sys.stderr)
+"""
+
+
+def asked(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": ""}
+    command = [sys.executable, "-c", ASK, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=True)
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["run", "nowhere"], 2),
+        (["run", "digits_demo", "training.epochs=0"], 2),
+        (["validate", "digits_demo", "convnext_tiny_in1k", "convnext_base_in22k_in1k"], 0),
+        (["validate", "digits_demo", "--format", "json"], 0),
+        (["validate", "digits_demo", "modle=1"], 2),
+        (["list", "components"], 0),
+        (["list", "recipes"], 0),
+        (["describe", "optimizer/adamw"], 0),
+        (["describe", "model/timm/*"], 0),
+        (["describe", "augmentation"], 0),
+        (["show", "convnext_tiny_in1k", "--origin"], 0),
+        (["copy", "convnext_tiny_in1k"], 0),
+        (["schema"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_verb_that_does_not_train_loads_nothing_heavy(tmp_path, arguments, code):
+    assert asked(tmp_path, *arguments) == f"exit {code} loaded"
+
+
+def test_the_check_can_fail(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "heavy.py").write_text("import numpy\n")
+    assert asked(tmp_path, "validate", "digits_demo") == "exit 0 loaded numpy"
