@@ -22,7 +22,7 @@ types: $(VENV)/.installed-dev
 
 # The JSON Schema that the recipes' modelines point to; a test fails when it is stale.
 schema: $(VENV)/.installed
-	$(BIN)/convrun schema --no-plugins > docs/recipe.schema.json
+	$(BIN)/convrun schema --no-plugins > recipes/recipe.schema.json
 
 # What the documents show of convrun's output; a test fails when it is stale.
 docs: $(VENV)/.installed-dev

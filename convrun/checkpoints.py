@@ -20,7 +20,7 @@ from convrun.run_folder import sync_folder
 
 FORMAT = 1
 # What every checkpoint of this format holds; a trainer relies on it.
-PARTS = ("model", "ema", "optimizer", "scaler", "state", "window")
+PARTS = ("model", "ema", "optimizer", "scaler", "state", "window", "data")
 
 
 def path_of(folder: Path, step: int) -> Path:

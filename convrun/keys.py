@@ -162,7 +162,7 @@ def schema_of(annotation: Any) -> core_schema.CoreSchema:
     if isinstance(annotation, typing.Hashable) and annotation in simple:
         return simple[annotation]()
     if dataclasses.is_dataclass(annotation):
-        return KeySet(keys_of_section(typing.cast("type[Any]", annotation))).schema
+        return key_set_of(typing.cast("type[Any]", annotation)).schema
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _limited(arguments[0], arguments[1:], annotation)
@@ -250,6 +250,12 @@ class KeySet:
         except ValidationError as error:
             raise KeyFaults(_merged(error, values)) from None
         return {name: _built(key, checked.get(name, key.default)) for name, key in self.keys.items()}
+
+
+@functools.cache
+def key_set_of(section: type[Any]) -> KeySet:
+    """The keys of a section together; its schema is made once a process."""
+    return KeySet(keys_of_section(section))
 
 
 def _built(key: Key, value: Any) -> Any:

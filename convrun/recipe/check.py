@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.keys import Fault, Key, KeyFaults, KeySet, is_section, keys_of_section, section_of
+from convrun.keys import Fault, Key, KeyFaults, KeySet, is_section, key_set_of, keys_of_section, section_of
 from convrun.kinds import KINDS
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
@@ -116,7 +116,7 @@ class _Checker:
 
     def plain(self, path: KeyPath, section: type[Any], values: dict[str, Any]) -> Any:
         extra = {"to"} if path == ("logging",) else set()
-        checked_values = self.check_keys(path, KeySet(keys_of_section(section)), values, extra)
+        checked_values = self.check_keys(path, key_set_of(section), values, extra)
         return section_of(section, checked_values) if checked_values is not None else None
 
     def check_keys(
@@ -229,7 +229,7 @@ def _keys_around(path: KeyPath, keys: KeySet) -> Mapping[str, Key]:
     around: Mapping[str, Key] = keys.keys
     for step in path[:-1]:
         annotation = around[str(step)].annotation if step in around else None
-        around = KeySet(keys_of_section(annotation)).keys if is_section(annotation) else {}
+        around = key_set_of(annotation).keys if is_section(annotation) else {}
     return around
 
 

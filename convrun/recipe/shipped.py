@@ -70,7 +70,8 @@ def _unknown(text: str, what: str, names: Iterable[str]) -> UsageError:
 
 
 def copy_recipe(source: str, destination: Path | None) -> Path:
-    """Copies a recipe's file; returns where to. A parent that ships is still found by name from there.
+    """Copies a recipe's file; returns where to. From there a parent that ships is still found by its name, and the
+    schema that editors check recipes by is where it was.
 
     Raises:
         UsageError: there is no such recipe, or the destination exists.
@@ -82,7 +83,8 @@ def copy_recipe(source: str, destination: Path | None) -> Path:
         target = target / f"{path.stem}.yaml"
     try:
         with target.open("xb") as file:
-            file.write(path.read_bytes())
+            schema = f"$schema={(FOLDER / 'recipe.schema.json').resolve()}"
+            file.write(path.read_bytes().replace(b"$schema=recipe.schema.json", schema.encode(), 1))
     except FileExistsError:
         raise UsageError(f"{target} exists already; name another destination") from None
     except OSError as error:

@@ -34,6 +34,7 @@ from convrun.run_folder import RunFolder, explained
 from convrun.training.device import device_text, this_machine
 from convrun.training.parameter_groups import parameter_groups
 from convrun.training.signals import StopRequest
+from convrun.training.state import RunState
 from convrun.training.trainer import Trainer
 from convrun.training.weights import export_weights
 from convrun.weights.initial import load_initial
@@ -215,6 +216,8 @@ class _Run:
         changes = check_unchanged(self.folder, self.recipe, allow_changes)
         path = checkpoints.path_of(self.folder.checkpoints, steps[-1])
         saved = checkpoints.load(path)
+        if missing := RunState.missing_in(saved["state"]):
+            raise CheckpointError(f"{path} does not fit the recipe: its state has no {missing[0]}; delete it")
         checkpoints.check_same_tensors(path, saved["model"], self.model.state_dict())
         if not any(key.split(".")[0] == "data" for key, _, _ in changes):
             check_same_data(path, saved["data"], self.data_facts())

@@ -36,6 +36,11 @@ class RunState:
             setattr(self, field.name, state[field.name])
         self.best = [(value, step) for value, step in self.best]
 
+    @classmethod
+    def missing_in(cls, state: dict[str, Any]) -> list[str]:
+        """The names of the values that a saved state lacks."""
+        return [field.name for field in dataclasses.fields(cls) if field.name not in state]
+
     def note_result(self, value: float, keep: int) -> bool:
         """Enters an evaluation among the best; whether it is the new best. A tie goes to the earlier step."""
         self.best = sorted([*self.best, (value, self.step)], key=lambda item: (-item[0], item[1]))[: max(1, keep)]

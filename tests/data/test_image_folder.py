@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_read_is_named(
 def test_a_link_that_leads_back_is_named(link: str, target: str, make_tree: MakeTree) -> None:
     root = make_tree("train/a/1.png", "train/a/deep/2.png", "val/a/1.png", "val/loop/1.png")
     (root / link).symlink_to(target)
-    with pytest.raises(DataError, match=rf"the link {root}/{link} leads back to {root}/\S+, which it lies in; delete"):
+    with pytest.raises(DataError, match=rf"the link {root}/{link} leads back to {root}\S*, which it lies in; delete"):
         scan_tree(str(root))
 
 

@@ -28,7 +28,7 @@ def flags_of(script):
     )
 
 
-@hypothesis.settings(max_examples=400)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(st.sampled_from(list(SCRIPTS)).flatmap(lambda s: st.tuples(st.just(s), flags_of(s))))
 def test_any_command_ends_in_a_recipe_or_a_message(command):
     script, words = command

@@ -11,13 +11,13 @@ from convrun.recipe.schema import recipe_schema
 from convrun.recipe.shipped import FOLDER
 from convrun.recipe.tree import read_file, read_text
 
-STALE = "docs/recipe.schema.json is stale: run `make schema`"
+STALE = "recipes/recipe.schema.json is stale: run `make schema`"
 
 
 @pytest.fixture(scope="module")
 def schema():
     """The schema of what convrun brings along: other tests of this process may have registered plugins."""
-    return json.loads((FOLDER.parent / "docs" / "recipe.schema.json").read_text())
+    return json.loads((FOLDER / "recipe.schema.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_file_in_docs_is_what_the_verb_prints():
         "--no-plugins",
     ]  # in a process of its own, without plugins
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed == (FOLDER.parent / "docs" / "recipe.schema.json").read_text(), STALE
+    assert printed == (FOLDER / "recipe.schema.json").read_text(), STALE
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.stem)

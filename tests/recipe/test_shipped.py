@@ -1,6 +1,7 @@
 """Every recipe that ships loads, plans, survives `show`, and is what editors and readers are told it is."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from convrun.recipe import find_recipe, load_recipe, shipped_recipes
 from convrun.recipe.shipped import FOLDER, copy_recipe
 
 NAMES = sorted(shipped_recipes())
-MODELINE = "# yaml-language-server: $schema=../docs/recipe.schema.json\n"
+MODELINE = "# yaml-language-server: $schema=recipe.schema.json\n"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_what_show_prints_is_the_same_recipe(recipes, name, tmp_path):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_shipped_file_begins_with_the_modeline(path):
     assert path.read_text().startswith(MODELINE)
-    assert (FOLDER.parent / "docs" / "recipe.schema.json").is_file()
+    assert (FOLDER / "recipe.schema.json").is_file()
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
@@ -109,6 +110,12 @@ def test_a_copy_works_from_its_new_place(tmp_path, monkeypatch):
     copied = copy_recipe("convnext_tiny_in1k", None)
     assert copied.name == "convnext_tiny_in1k.yaml"
     assert load_recipe(copied, plugins=False).hash == load_recipe("convnext_tiny_in1k", plugins=False).hash
+
+
+def test_a_copys_modeline_names_the_schema_that_ships(tmp_path):
+    first = copy_recipe("digits_demo", tmp_path).read_text().splitlines()[0]
+    schema = Path(first.partition("$schema=")[2])
+    assert schema.is_absolute() and schema.samefile(FOLDER / "recipe.schema.json")
 
 
 def test_a_copy_into_a_folder_keeps_the_name(tmp_path):

@@ -60,35 +60,47 @@ def steps_logged(folder):
     return len(lines)
 
 
-def test_the_command_saves_says_how_to_go_on_and_ends_with_the_exit_code(tiny_file, tmp_path, wait_until, saved):
-    """One run, three processes: Ctrl-C, SIGTERM, SIGKILL."""
-    folder = tmp_path / "run"
-    arguments = [sys.executable, "-m", "convrun", "run", str(tiny_file), *LONG, "--output", str(folder), "--no-plugins"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    expected = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "preempted"), (signal.SIGKILL, -9, "running")]
-    last = 0
-    for number, code, state in expected:
+class Subprocess:
+    """`convrun ARGUMENTS` from the start, once: a fork of this process may hide what an import does to signals."""
+
+    def __init__(self, *arguments):
+        self.output = arguments[-1].with_suffix(".txt")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "convrun", *map(str, arguments)]
+        with self.output.open("a") as stream:
+            self._process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        self.send, self.wait = self._process.send_signal, self._process.wait
+
+
+def test_the_command_saves_says_how_to_go_on_and_ends_with_the_exit_code(
+    forked, tiny_file, tmp_path, wait_until, saved
+):
+    """One run, three processes: Ctrl-C, SIGKILL, SIGTERM."""
+    folder, last = tmp_path / "run", 0
+    arguments = ["run", tiny_file, *LONG, "--no-plugins", "--device", "cpu", "--output", folder]
+    for start, number, code, state in (
+        (forked, signal.SIGINT, 130, "interrupted"),
+        (forked, signal.SIGKILL, -9, "running"),
+        (Subprocess, signal.SIGTERM, 75, "preempted"),
+    ):
         done = steps_logged(folder)
-        process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
-        )
-        wait_until(lambda d=done, p=process: steps_logged(folder) > d + 5 or p.poll() is not None)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode == code, output + errors
+        process = start(*arguments)
+        wait_until(lambda done=done: steps_logged(folder) > done + 5)
+        process.send(number)
+        assert process.wait() == code, process.output.read_text()
         status = json.loads((folder / "status.json").read_text())
         assert status["state"] == state
-        if number != signal.SIGKILL:
-            found = re.fullmatch(
-                rf"stopped after step (\d+) of 800000 \(\d+ to go\), all saved; go on with: convrun run {folder}\n",
-                errors,
-            )
-            assert found, errors
-            assert int(found[1]) == status["step"] == saved(folder)["/state/step"] > last
-            last = status["step"]
-        # A pipe is no terminal: plain lines.
+        output = process.output.read_text()
+        # A file is no terminal: plain lines.
         assert "\x1b" not in output
         assert re.search(r"^epoch 1?\d*/100000  step \d+/800000  loss ", output, re.M)
+        if number != signal.SIGKILL:
+            pattern = r"stopped after step (\d+) of 800000 \(\d+ to go\), all saved; go on with: convrun run (.*)"
+            found = re.fullmatch(pattern, output.splitlines()[-1])
+            assert found, output
+            assert found[2] == str(folder)
+            assert int(found[1]) == status["step"] == saved(folder)["/state/step"] > last
+            last = status["step"]
 
 
 def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forked, tiny_file, tmp_path, wait_until):
