@@ -252,10 +252,14 @@ class KeySet:
         return {name: _built(key, checked.get(name, key.default)) for name, key in self.keys.items()}
 
 
-@functools.cache
+_key_sets: dict[type[Any], KeySet] = {}
+
+
 def key_set_of(section: type[Any]) -> KeySet:
     """The keys of a section together; its schema is made once a process."""
-    return KeySet(keys_of_section(section))
+    if section not in _key_sets:
+        _key_sets[section] = KeySet(keys_of_section(section))
+    return _key_sets[section]
 
 
 def _built(key: Key, value: Any) -> Any:
