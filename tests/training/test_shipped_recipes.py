@@ -49,8 +49,9 @@ def test_the_real_recipe_trains_on_a_small_tree(tree, tmp_path, rows):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_the_demo_reaches_97_percent(tmp_path):
+def test_the_demo_reaches_98_percent(tmp_path):
     torch.set_num_threads(1)  # tests run two at a time
     recipe = load_recipe("digits_demo", plugins=False)
     outcome = run(recipe, tmp_path / "run", device="cpu", screen=Screen(io.StringIO()))
-    assert outcome.top1 >= 97
+    # Seeds 0, 1 and 2 reach 99.44, 98.89 and 98.89; an image of the 359 is 0.28.
+    assert outcome.top1 >= 98

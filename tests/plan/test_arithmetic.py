@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convrun.arithmetic import (
+from convrun.errors import KeyProblem
+from convrun.plan.arithmetic import (
     MOST_AUTO_MICRO_BATCH,
     accumulation,
     divisors,
@@ -15,7 +16,6 @@ from convrun.arithmetic import (
     total_steps,
     workers,
 )
-from convrun.errors import KeyProblem
 
 
 def test_an_epoch_of_imagenet_at_4096_has_312_steps():

@@ -1,6 +1,7 @@
-"""Recipe + machine -> Plan: steps, accumulation, learning rates, intervals. Plain arithmetic, no torch.
+"""The plan of a run: steps, accumulation, learning rates, intervals, all resolved. Plain data, no torch.
 
-Every derived number is a function (`convrun.arithmetic`) or a documented property; the training loop reads only this.
+Every derived number is a function (`convrun.plan.arithmetic`) or a documented property; the training loop reads only
+this.
 """
 
 from __future__ import annotations
@@ -12,22 +13,10 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-from convrun.arithmetic import (
-    accumulation,
-    interval,
-    micro_batch_of,
-    peak_lr,
-    steps_per_epoch,
-    total_steps,
-    workers,
-)
-from convrun.augment.evaluation_geometry import default_crop_ratio, evaluation_text
-from convrun.components.data import DataFacts
+from convrun.augment.evaluation_geometry import evaluation_text
 from convrun.components.schedulers import Horizon
-from convrun.errors import KeyProblem, RecipeError
 from convrun.keys import values_of
-from convrun.recipe import Choice, Recipe
-from convrun.recipe.problems import Path, Problem
+from convrun.recipe import Choice
 from convrun.recipe.sections import Init
 
 
@@ -211,118 +200,6 @@ class Plan:
         }
 
 
-def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) -> Plan:
-    """The plan of a recipe on a machine.
-
-    Args:
-        recipe: a checked recipe.
-        machine: where it runs.
-        facts: classes and images of the data; by default what the data component says of itself.
-
-    Raises:
-        RecipeError: numbers that do not fit together, each pointing into the recipe.
-        DataError: the data must be looked at to be counted, and is not there.
-    """
-    training, problems = recipe.training, _Problems(recipe)
-    with problems.of(("data",)):
-        facts = facts or recipe.data.component.ask("facts", **recipe.data.own_values())
-    problems.raise_all()
-    assert facts is not None
-    head_size = recipe.model.values["num_classes"] or facts.num_classes
-    if head_size < facts.num_classes:
-        message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
-        problems.add(("model", "num_classes"), message, "leave it out")
-    if recipe.evaluation is not None and facts.val_images == 0:
-        message = "is on, but the data have no validation images"
-        problems.add(("evaluation",), message, "write evaluation: null")
-    steps = steps_per_epoch(facts.train_images, training.batch_size)
-    if steps == 0:
-        problems.add(
-            ("training", "batch_size"),
-            f"a batch of {training.batch_size} is larger than the {facts.train_images} training images",
-            f"batch_size can be at most {facts.train_images}",
-        )
-    problems.raise_all()
-    micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
-    with problems.of(("training",)):
-        micro_batch = micro_batch_of(training.batch_size, training.micro_batch, machine.processes)
-    total = total_steps(training.epochs, training.steps, steps)
-    evaluation = recipe.evaluation
-    eval_batch = evaluation.batch_size if evaluation else "auto"
-    ratio = evaluation.crop_ratio if evaluation else "auto"
-    values = recipe.optimizer.values
-    plan = Plan(
-        name=recipe.name,
-        recipe_hash=recipe.hash,
-        seed=recipe.seed,
-        input_size=recipe.input_size,
-        processes=machine.processes,
-        device=machine.device,
-        train_images=facts.train_images,
-        val_images=facts.val_images,
-        num_classes=head_size,
-        data_classes=facts.num_classes,
-        batch_size=training.batch_size,
-        micro_batch=micro_batch,
-        accumulation=accumulation(training.batch_size, micro_batch, machine.processes),
-        steps_per_epoch=steps,
-        total_steps=total,
-        peak_lr=peak_lr(values["lr"], training.batch_size, values["lr_for_batch"]),
-        layer_decay=values["layer_decay"],
-        layer_decay_levels=values["layer_decay_levels"],
-        clip_grad_norm=training.clip_grad_norm,
-        precision=precision(training.precision, machine),
-        compile=training.compile,
-        ema_decay=recipe.ema.decay if recipe.ema else None,
-        evaluation_interval=interval(evaluation.every_epochs, evaluation.every_steps, steps) if evaluation else None,
-        evaluation_batch=micro_batch if eval_batch == "auto" else eval_batch,
-        crop_ratio=crop_ratio(ratio, recipe.input_size),
-        interpolation=evaluation.interpolation if evaluation else "bicubic",
-        report=evaluation.report if evaluation else "model",
-        log_interval=recipe.logging.every_steps,
-        checkpoint_interval=interval(recipe.checkpoints.every_epochs, recipe.checkpoints.every_steps, steps),
-        keep_last=recipe.checkpoints.keep.last,
-        keep_best=recipe.checkpoints.keep.best,
-        workers=workers(recipe.data.values["workers"], machine.cores, machine.processes),
-        prefetch=recipe.data.values["prefetch"],
-        bad_images=recipe.data.values["bad_images"],
-        bad_images_limit=recipe.data.values["bad_images_limit"],
-        retries=recipe.data.values["retries"],
-        timeout_seconds=recipe.data.values["timeout"],
-        mean=tuple(recipe.data.values["mean"]),
-        std=tuple(recipe.data.values["std"]),
-        model=recipe.model,
-        init=recipe.init,
-        data=recipe.data,
-        augmentations=recipe.augmentations,
-        loss=recipe.loss,
-        optimizer=recipe.optimizer,
-        scheduler=recipe.scheduler,
-        loggers=recipe.loggers,
-        callbacks=recipe.callbacks,
-    )
-    _check_lr(plan, problems)
-    _check_mixing(plan, problems)
-    problems.raise_all()
-    return plan
-
-
-def crop_ratio(written: float | str, input_size: int) -> float | None:
-    """The evaluation's crop ratio; None stands for `squash`."""
-    if written == "auto":
-        return default_crop_ratio(input_size)
-    return None if written == "squash" else float(written)
-
-
-def precision(written: str, machine: Machine) -> Literal["float32", "bf16", "fp16"] | None:
-    """The arithmetic of the forward pass; `auto` needs to know the device."""
-    if written != "auto":
-        return written  # type: ignore[return-value]
-    if machine.device is None:
-        return None
-    return "bf16" if machine.device == "cuda" and machine.has_bf16 else "float32"
-
-
 def checkpoint_bytes(plan: Plan) -> int | None:
     """Bytes of one checkpoint: 4 × parameters × (weights + EMA + optimizer state per parameter)."""
     parameters = plan.parameters()
@@ -352,55 +229,3 @@ def warnings(plan: Plan) -> list[str]:
     if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":
         found.append("the learning rate is still above half its peak at the end")
     return found
-
-
-def _check_lr(plan: Plan, problems: _Problems) -> None:
-    if not math.isfinite(plan.peak_lr):
-        message = "lr × batch_size / lr_for_batch is beyond any number"
-        problems.add(("optimizer", "lr_for_batch"), message, "lower lr, or raise lr_for_batch")
-        return
-    with problems.of(("scheduler",)), plan.scheduler.component.blamed():
-        for step in (0, plan.total_steps - 1):
-            if not 0 <= plan.lr(step) < math.inf:
-                message = f"{plan.scheduler.name} gives step {step} a learning rate of {plan.lr(step)}"
-                problems.add(("scheduler",), message, "it must be a number, and not below 0")
-
-
-def _check_mixing(plan: Plan, problems: _Problems) -> None:
-    for choice in plan.batch_augmentations:
-        if choice.component.meta.get("mixes", False) and plan.micro_batch == 1 and not problems.found:
-            message = f"{choice.name} mixes the images of a micro-batch, and a micro-batch is one image"
-            problems.add(choice.path, message, "raise training.micro_batch or remove it")
-
-
-class _Problems:
-    """Collects what components and arithmetic refuse, with places in the recipe."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.found: list[Problem] = []
-
-    def add(self, path: Path, message: str, cure: str = "") -> None:
-        self.found.append(Problem(self.recipe.nearest_place(path), path, message, cure))
-
-    def of(self, section: Path) -> _Collecting:
-        return _Collecting(self, section)
-
-    def raise_all(self) -> None:
-        if self.found:
-            raise RecipeError(self.found)
-
-
-@dataclasses.dataclass
-class _Collecting:
-    problems: _Problems
-    section: Path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        if not isinstance(error, KeyProblem):
-            return False
-        self.problems.add((*self.section, error.key) if error.key else self.section, error.message, error.cure)
-        return True
