@@ -16,6 +16,9 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Tests run two at a time, subprocesses among them, and OpenMP's threads wait for each other by spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # 8 steps an epoch (3 of 67 images are left out), 16 in all; logged, evaluated and saved at steps of other rhythms.
 TINY = """
 name: tiny

@@ -171,8 +171,8 @@ class _Run:
         if saved is not None and not changes and self.is_finished(saved["state"]):
             best = saved["state"]["best"]
             return Outcome(self.folder.path, best[0][0] if best else None, self.step, was_finished=True)
-        self.begin(changes)
         try:
+            self.begin(changes)
             trainer = self.trainer(saved, path)
             saved = None  # its tensors would take memory as long as the run lasts
             trainer.train()
@@ -318,7 +318,8 @@ class _Run:
             "" if isinstance(error, Interrupted | Preempted | KeyboardInterrupt) else str(error) or type(error).__name__
         )
         with contextlib.suppress(RunFolderError):
-            self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
+            if self.folder.holds_a_run():
+                self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
 
     def open_feed(self, augmentations: list[Any], loading: dict[str, Any], start_step: int) -> TrainFeed:
         """The run's micro-batches from a step on."""

@@ -164,6 +164,15 @@ def test_status_is_failed_when_the_trainer_cannot_be_built(train, tmp_path, monk
     assert status(tmp_path / "run")["state"] == "failed"
 
 
+def test_status_is_failed_when_the_log_cannot_be_opened(train, tmp_path):
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").write_text("name: tiny")
+    (tmp_path / "run" / ".lock").write_text("")
+    with pytest.raises(RunFolderError, match=r"train\.log cannot be written: Is a directory"):
+        train()
+    assert status(tmp_path / "run")["state"] == "failed"
+
+
 def test_weights_that_could_not_be_written_are_made_up_for(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("convrun.training.run.export_weights", fail(RunFolderError("no space left")))

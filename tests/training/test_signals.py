@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -101,6 +102,22 @@ def test_the_command_saves_says_how_to_go_on_and_ends_with_the_exit_code(
             assert found[2] == str(folder)
             assert int(found[1]) == status["step"] == saved(folder)["/state/step"] > last
             last = status["step"]
+
+
+@pytest.mark.parametrize("closed", ["a pipe without a reader", "/dev/full"])
+def test_a_run_ends_well_though_nobody_can_read_its_output(closed, forked, tiny_file, tmp_path):
+    folder, arguments = tmp_path / "run", ["run", tiny_file, "--no-plugins", "--device", "cpu"]
+    if closed == "/dev/full":
+        forked.output.symlink_to(closed)
+    else:
+        os.mkfifo(forked.output)
+        reader = os.open(forked.output, os.O_RDONLY | os.O_NONBLOCK)
+    process = forked(*arguments, "logging.to=[console, jsonl]", "--output", folder)
+    if closed != "/dev/full":
+        os.read(reader, 1) if select.select([reader], [], [], 60)[0] else None
+        os.close(reader)
+    assert process.wait() == 0
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
 def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forked, tiny_file, tmp_path, wait_until):
