@@ -143,10 +143,13 @@ def test_another_process_is_refused_until_the_holder_is_killed(folder, wait_unti
 def test_a_forked_worker_does_not_hold_the_lock(folder):
     with folder.opened():
         begin(folder)
+        reader, writer = os.pipe()
         child = os.fork()
         if not child:
+            os.write(writer, b"x")
             time.sleep(600)
             os._exit(0)
+    assert os.read(reader, 1) == b"x"  # it runs
     try:
         with folder.opened():
             pass

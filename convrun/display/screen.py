@@ -103,7 +103,7 @@ class _Outlived:
 
     def _point_nowhere(self) -> None:
         """What Python still holds of the text would make it complain at its end, and spoil the exit code."""
-        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:

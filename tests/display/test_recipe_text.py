@@ -89,4 +89,4 @@ def test_each_value_has_one_line_with_its_origin(tmp_path, monkeypatch):
     assert told["augmentations.1.mixup_alpha: 0.3"] == "override augmentations.mixup_cutmix.mixup_alpha=0.3"
     assert told["data.mean: [0.0, 0.0, 0.0]"] == "override data.mean=[0, 0, 0]"
     assert told["optimizer.eps: 1.0e-08"] == "default"
-    assert told["augmentations.0.padding: 1"].partition(":")[0].endswith("recipes/digits_demo.yaml")
+    assert told["augmentations.0.scale: [0.6, 1.0]"].partition(":")[0].endswith("recipes/digits_demo.yaml")
