@@ -121,7 +121,10 @@ class RunProgress:
         self._since, self._steps_since = time.perf_counter(), 0
         self._live: Progress | None = _live_display(stream) if stream.isatty() else None
         if self._live is not None:
-            self._task = self._live.add_task("", total=total_steps, completed=start_step, text="starting")
+            cells = self.cells()
+            self._task = self._live.add_task(
+                "", total=total_steps, completed=start_step, position=cells["position"], text=cells["text"]
+            )
             self._live.start()
 
     @property
@@ -139,7 +142,8 @@ class RunProgress:
         self.step = step
         self._steps_since += 1
         if self._live is not None:
-            self._live.update(self._task, completed=step, text=self.numbers())
+            cells = self.cells()
+            self._live.update(self._task, completed=step, position=cells["position"], text=cells["text"])
 
     def take(self, row: Mapping[str, Any]) -> str:
         """Notes a row; returns it as a line."""
@@ -162,20 +166,31 @@ class RunProgress:
 
     def numbers(self) -> str:
         """Loss, learning rate, speed, waiting, time left and the best result so far."""
-        parts = []
-        if self.row:
-            parts = [
-                f"loss {self.row['loss']:.4f}",
-                f"lr {self.row['lr']:.2e}",
-                f"{self.row['images_per_second']:,.0f} images/s",
-                f"data {self.row['data_wait']:.0%}",
-            ]
+        return "  ".join([*self._losses(), *self._times(), *self._results()])
+
+    def cells(self) -> dict[str, str]:
+        """The same for the live display, in two lines that fit a terminal of 80 columns."""
+        return {
+            "position": "\n".join([self.position(), *self._results()]),
+            "text": "  ".join(self._losses()) + "\n" + "  ".join(self._times()),
+        }
+
+    def _losses(self) -> list[str]:
+        if not self.row:
+            return []
+        speed = f"{self.row['images_per_second']:,.0f} images/s"
+        return [f"loss {self.row['loss']:.4f}", f"lr {self.row['lr']:.2e}", speed]
+
+    def _times(self) -> list[str]:
+        parts = [f"data {self.row['data_wait']:.0%}"] if self.row else []
         if self._steps_since > 1:
             seconds = (time.perf_counter() - self._since) / self._steps_since
             of_epoch = min(-self.step % self.steps_per_epoch, self.total_steps - self.step)
             parts.append(f"left {clock(of_epoch * seconds)} / {clock((self.total_steps - self.step) * seconds)}")
-        parts += [f"best {self.best[w]:.2f} %{' (EMA)' if w == 'ema' else ''}" for w in list(self.best)[-1:]]
-        return "  ".join(parts)
+        return parts
+
+    def _results(self) -> list[str]:
+        return [f"best {self.best[w]:.2f} %{' (EMA)' if w == 'ema' else ''}" for w in list(self.best)[-1:]]
 
     def close(self) -> None:
         """Takes the display down."""
@@ -189,7 +204,8 @@ def _live_display(stream: TextIO) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(file=stream)
-    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(16), TextColumn("{task.fields[text]}"))
+    cells = [TextColumn(f"{{task.fields[{name}]}}") for name in ("position", "text")]
+    columns = (cells[0], BarColumn(8), cells[1])
     return Progress(*columns, console=console, transient=True, refresh_per_second=4)
 
 
