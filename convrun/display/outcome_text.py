@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from convrun.recipe import Recipe, shipped_recipes
 
 if TYPE_CHECKING:
-    from convrun.training.run import Outcome
+    from convrun.training.outcome import Outcome
 
 
 def outcome_text(recipe: Recipe, outcome: Outcome) -> str:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from convrun.display.outcome_text import outcome_text
 from convrun.recipe import load_recipe
-from convrun.training.run import Outcome
+from convrun.training.outcome import Outcome
 
 
 def lines(recipe, **keys):

@@ -175,7 +175,7 @@ def test_status_is_failed_when_the_log_cannot_be_opened(train, tmp_path):
 
 def test_weights_that_could_not_be_written_are_made_up_for(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("convrun.training.run.export_weights", fail(RunFolderError("no space left")))
+        patch.setattr("convrun.training.session.export_weights", fail(RunFolderError("no space left")))
         with pytest.raises(RunFolderError, match="no space left"):
             train()
     assert status(tmp_path / "run")["state"] == "failed"
@@ -248,10 +248,10 @@ def test_a_checkpoint_without_all_its_state_is_refused(train, tmp_path):
 def test_stopping_before_the_first_step_is_no_loss(train, saved, tmp_path, monkeypatch):
     import signal
 
-    from convrun.training import run as module
+    from convrun.training import session as module
 
-    make = module._Run.trainer
-    monkeypatch.setattr(module._Run, "trainer", lambda *a: (signal.raise_signal(signal.SIGTERM), make(*a))[1])
+    make = module.Session.trainer
+    monkeypatch.setattr(module.Session, "trainer", lambda *a: (signal.raise_signal(signal.SIGTERM), make(*a))[1])
     with pytest.raises(Preempted, match="stopped after step 0 of 16"):
         train()
     monkeypatch.undo()
