@@ -154,7 +154,10 @@ _ALL = (
         {"parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0"},
         "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
         settings=OptimizerSettings,
-        optional_meta={"slots": "values kept for each parameter, so that validate knows the size of checkpoints"},
+        optional_meta={
+            "slots": "values kept for each parameter, so that validate knows the size of checkpoints",
+            "check": "function(**keys), without torch, that raises KeyProblem",
+        },
     ),
     Kind(
         "scheduler",

@@ -40,7 +40,12 @@ def adamw(
     return torch.optim.AdamW(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
 
-@register("optimizer", "sgd", slots=1)
+def _check_sgd(*, momentum: float, nesterov: bool, **others: Any) -> None:
+    if nesterov and not momentum:
+        raise KeyProblem("nesterov", "has no effect without momentum", "set momentum above 0")
+
+
+@register("optimizer", "sgd", slots=1, check=_check_sgd)
 def sgd(
     parameter_groups: Groups,
     *,
@@ -58,8 +63,7 @@ def sgd(
     """
     import torch
 
-    if nesterov and not momentum:
-        raise KeyProblem("nesterov", "has no effect without momentum", "set momentum above 0")
+    _check_sgd(momentum=momentum, nesterov=nesterov)
     return torch.optim.SGD(parameter_groups, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov)
 
 

@@ -13,6 +13,11 @@ from convrun.recipe.consistency import differences
         (["evaluation={every_epochs: 1, every_steps: 2}"], "evaluation.every_steps", "both given; keep one"),
         (["evaluation.every_epochs=null"], "evaluation", "neither every_epochs nor every_steps is given; give one"),
         (["checkpoints={every_epochs: 1, every_steps: 2}"], "checkpoints.every_steps", "both given; keep one"),
+        (
+            ["optimizer={name: sgd, lr: 0.1, momentum: 0, nesterov: true}"],
+            "optimizer.nesterov",
+            "has no effect without momentum; set momentum above 0",
+        ),
         (["evaluation.report=ema"], "evaluation.report", "reports the EMA, but the recipe keeps none; add ema"),
         (["expect={top1: 80, weights: ema}"], "expect.weights", "expects a result of the EMA, but the recipe keeps"),
         (
