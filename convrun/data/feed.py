@@ -6,6 +6,7 @@ Normalising and mixing come later, on the device.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -25,11 +26,11 @@ __all__ = ["EvalBatch", "EvalFeed", "MicroBatch", "TrainFeed"]
 OnSkipped = Callable[[Iterable[SkippedImage]], None]
 
 
-class _Feed:
+class _Feed(abc.ABC):
     """A feed is closed by `with`, by `close()`, by its end, and by an error."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def close(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self

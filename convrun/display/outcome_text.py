@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from convrun.models.shapes import SMALLER, V1, V2
 from convrun.recipe import Recipe, shipped_recipes
 
 if TYPE_CHECKING:
@@ -23,13 +24,20 @@ def outcome_text(recipe: Recipe, outcome: Outcome) -> str:
     lines.append(f"best top-1  {_result(recipe, outcome)}")
     lines += [
         f"run folder  {outcome.folder}",
-        f"weights     {outcome.folder / 'weights'} (timm.create_model loads them)",
+        f"weights     {outcome.folder / 'weights'} ({_who_loads(recipe)})",
     ]
     commands = [f"convrun show {folder} --origin"]
     if any(choice.name == "tensorboard" for choice in recipe.loggers):
         commands.append(f"tensorboard --logdir {folder}")
     commands.append(f"convrun run {_again(recipe)} seed={recipe.seed + 1}")
     return "\n".join([*lines, *(f"{'' if i else 'next':<12}{command}" for i, command in enumerate(commands))])
+
+
+def _who_loads(recipe: Recipe) -> str:
+    """Free shapes, isotropic models and those of plugins have no name in timm."""
+    name = recipe.model.name
+    is_timms = name.startswith("timm/") or name in V1 or name.partition("_")[2] in (SMALLER | V2)
+    return "safetensors; timm.create_model loads them" if is_timms else "safetensors"
 
 
 def _again(recipe: Recipe) -> str:

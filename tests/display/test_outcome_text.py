@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from convrun.display.outcome_text import outcome_text
-from convrun.recipe import load_recipe
+from convrun.recipe import load_recipe, shipped_recipes
 from convrun.training.outcome import Outcome
 
 
@@ -16,11 +16,19 @@ def test_says_the_result_the_folder_and_commands_that_can_be_pasted(tiny, tiny_f
         "finished after step 7",
         "best top-1  98.77 % (ema weights)",
         "run folder  runs/a b",
-        "weights     runs/a b/weights (timm.create_model loads them)",
+        "weights     runs/a b/weights (safetensors)",
         "next        convrun show 'runs/a b' --origin",
         "            tensorboard --logdir 'runs/a b'",
         f"            convrun run {tiny_file} seed=4",
     ]
+
+
+def test_says_that_timm_loads_the_weights_only_of_models_that_timm_has():
+    """Timm knows no free shape and no isotropic model by name."""
+    at = {name: lines(load_recipe(name, plugins=False))[3].partition("(")[2] for name in shipped_recipes()}
+    without = {name for name, text in at.items() if "timm" not in text}
+    isotropic = {f"convnext_isotropic_{size}_in1k" for size in ("small", "base", "large")}
+    assert without == isotropic | {"digits_demo"}
 
 
 def test_names_a_shipped_recipe_by_its_name():
