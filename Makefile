@@ -5,13 +5,22 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test lint types schema docs clean
+.PHONY: demo test lint types campaign campaign-slice schema docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/convrun run recipes/digits_demo.yaml
 
 test: $(VENV)/.installed-dev lint types
 	$(BIN)/pytest $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory campaign-slice
+
+# Kills small runs at random moments, damages their files, fills their disks, and compares (docs/reliability.md).
+CAMPAIGN_ARGS ?= --kills 200 --seed 0
+campaign: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)
+
+campaign-slice: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.campaign --minutes 2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

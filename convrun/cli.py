@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from convrun.cli_launching import app as launching_app
+from convrun.cli_launching import print_runs
+from convrun.cli_options import AsFormat, NoPlugins, RecipeAndOverrides
 from convrun.errors import UsageError
 
 app = typer.Typer(
@@ -24,18 +27,7 @@ app = typer.Typer(
     epilog="A recipe is a path or the name of a shipped recipe (convrun list recipes). "
     "--debug, with any verb, shows tracebacks.",
 )
-
-Format = Literal["text", "json"]
-RecipeAndOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[RECIPE] [KEY=VALUE]...",
-        help="A path, a shipped recipe or a run folder (default: ./recipe.yaml), then overrides.",
-        show_default=False,
-    ),
-]
-NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no plugins.")]
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print.")]
+app.registered_commands += launching_app.registered_commands
 
 
 @app.callback(invoke_without_command=True)
@@ -48,7 +40,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command(
-    epilog="Examples: convrun run digits_demo  |  convrun run recipe.yaml optimizer.lr=1e-3  |  "
+    epilog="Examples: convrun run digits_demo  |  convrun run recipe.yaml optimizer.lr=1e-3 --devices 4  |  "
     "convrun run runs/digits_demo/20260101-120000-ab12cd (goes on with that run)"
 )
 def run(
@@ -59,6 +51,9 @@ def run(
         typer.Option(help="auto: go on if the folder holds a checkpoint; never, must: refuse otherwise."),
     ] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    devices: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes to start, one a device; auto: all visible GPUs, else one.")
+    ] = "auto",
     allow_change: Annotated[
         list[str] | None, typer.Option(help="Go on although this recipe key differs from the run's.")
     ] = None,
@@ -73,15 +68,27 @@ def run(
             raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
         output = Path(source)
     recipe = load_recipe(source, overrides, plugins=not no_plugins)
-    from convrun.components.launchers import Job
     from convrun.display.outcome_text import outcome_text
-    from convrun.training.run import run as train
+    from convrun.distributed.group import Group
+    from convrun.distributed.processes import checked_devices, in_each_process
+    from convrun.plan import Machine, make_plan
+    from convrun.training.signals import StopRequest
 
-    def job() -> None:
-        outcome = train(recipe, output, resume=resume, device=device, allow_changes=allow_change or [])
-        typer.echo(outcome_text(recipe, outcome))
+    count = checked_devices(devices)
 
-    recipe.launcher.create(Job(job))
+    def job(group: Group) -> None:
+        from convrun.training.run import run as train
+
+        changes = allow_change or []
+        outcome = train(recipe, output, resume=resume, device=device, allow_changes=changes, stop=stop, group=group)
+        if group.is_first:
+            typer.echo(outcome_text(recipe, outcome))
+
+    with StopRequest() as stop:  # before PyTorch is imported, which takes seconds
+        is_new = output is None or not (output / "plan.json").exists()
+        # A run that goes on has a micro-batch already.
+        check = (lambda processes: make_plan(recipe, Machine(processes))) if is_new else None
+        in_each_process(job, stop, devices=count, device=device, check=check)
 
 
 @app.command(
@@ -116,13 +123,18 @@ def validate(
 
 @app.command(name="list", epilog="Examples: convrun list components 'convnext*' --kind model  |  convrun list recipes")
 def list_(
-    what: Annotated[Literal["components", "recipes"], typer.Argument(help="What to list.")],
-    pattern: Annotated[str, typer.Argument(help="A shell pattern, or part of a name.")] = "*",
+    what: Annotated[Literal["components", "recipes", "runs"], typer.Argument(help="What to list.")],
+    pattern: Annotated[
+        str, typer.Argument(help="A shell pattern, or part of a name; for runs also a folder (default: runs).")
+    ] = "*",
     kind: Annotated[str | None, typer.Option(help="Only components of this kind.")] = None,
     no_plugins: NoPlugins = False,
     as_format: AsFormat = "text",
 ) -> None:
-    """List components, or the shipped recipes."""
+    """List components, the shipped recipes, or runs."""
+    if what == "runs":
+        print_runs(pattern, as_format)
+        return
     from convrun.display.lists import listed
 
     rows, notes = listed(what, pattern, kind, plugins=not no_plugins)

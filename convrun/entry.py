@@ -13,6 +13,7 @@ import sys
 from typing import NoReturn
 
 from convrun.errors import ConvrunError, RecipeError
+from convrun.secret_values import masked
 
 
 def main() -> None:
@@ -53,10 +54,11 @@ def _end(error: ConvrunError, debug: bool) -> NoReturn:
     if debug:
         import traceback
 
-        traceback.print_exception(error)
+        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    text = masked(str(error))
     if isinstance(error, RecipeError):
         count = len(error.problems)
-        print(f"{error}\n{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
+        print(f"{text}\n{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
     else:
-        print(f"{'' if error.exit_code in (75, 130) else 'error: '}{error}", file=sys.stderr)
+        print(f"{'' if error.exit_code in (75, 130) else 'error: '}{text}", file=sys.stderr)
     sys.exit(error.exit_code)

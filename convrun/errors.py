@@ -36,6 +36,10 @@ class CheckpointError(ConvrunError):
     """A checkpoint cannot be read or belongs to another run."""
 
 
+class DamagedCheckpoint(CheckpointError):
+    """Bytes of a checkpoint are missing, or others than were written."""
+
+
 class UsageError(ConvrunError):
     """The command line asks for something that does not exist."""
 
@@ -66,8 +70,20 @@ class RecipeError(ConvrunError):
         super().__init__("\n".join(problem.render() for problem in self.problems))
 
 
+class DeviceMemoryError(ConvrunError):
+    """The device has too little memory for what the recipe wants of it.
+
+    Attributes:
+        cure: an override that helps, such as `training.micro_batch=64`; None where none is known.
+    """
+
+    def __init__(self, message: str, cure: str | None = None) -> None:
+        super().__init__(message)
+        self.cure = cure
+
+
 class Diverged(ConvrunError):
-    """The loss is no longer a number."""
+    """The loss, a gradient or a weight is no longer a number."""
 
     exit_code = 3
 

@@ -36,6 +36,19 @@ class Limits:
     max_length: int | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """How a text must be written.
+
+    Attributes:
+        pattern: a regular expression for the whole text, without look-around.
+        meaning: what errors and descriptions call such a text.
+    """
+
+    pattern: str
+    meaning: str
+
+
 PositiveInt = Annotated[int, Limits(gt=0)]
 NonNegativeInt = Annotated[int, Limits(ge=0)]
 PositiveFloat = Annotated[float, Limits(gt=0)]
@@ -182,6 +195,9 @@ def schema_of(annotation: Any) -> core_schema.CoreSchema:
 
 
 def _limited(annotation: Any, metadata: tuple[Any, ...], whole: Any) -> core_schema.CoreSchema:
+    if annotation is str and len(metadata) == 1 and isinstance(metadata[0], Written):
+        text = core_schema.str_schema(pattern=metadata[0].pattern)
+        return core_schema.custom_error_schema(text, "written", custom_error_message=metadata[0].meaning)
     schema = dict(schema_of(annotation))
     allowed = NUMBER_LIMITS if schema["type"] in ("int", "float") else LENGTH_LIMITS
     for item in metadata:

@@ -156,6 +156,7 @@ _ALL = (
         settings=OptimizerSettings,
         optional_meta={
             "slots": "values kept for each parameter, so that validate knows the size of checkpoints",
+            "shards": "whether it computes the same on torch's DTensors, of which each process holds a share (fsdp)",
             "check": "function(**keys), without torch, that raises KeyProblem",
         },
     ),
@@ -170,15 +171,19 @@ _ALL = (
         "launcher",
         "convrun.components.launchers",
         "launcher",
-        {"job": "convrun.components.launchers.Job: `train()`, to be called in each process of the run"},
-        "nothing; returns when the run has ended",
+        {},
+        "convrun.components.launchers.Launcher: processes (how many train, or None), script(submission) -> the text "
+        "`--dry-run` shows, submit(submission) -> what is needed to find each job again, query(infos) -> JobStates, "
+        "cancel(info); every process does what `python -m convrun.launching.task FOLDER NONCE` does",
+        optional_meta={"check": "function(**keys) that raises KeyProblem"},
     ),
     Kind(
         "logger",
         "convrun.components.loggers",
         "logging.to",
         {"run": "convrun.components.loggers.RunInfo: name, folder, recipe, steps, the screen"},
-        "convrun.components.loggers.Logger: log(row), close(); rows are the lines of metrics.jsonl",
+        "convrun.components.loggers.Logger: log(row), flush() if it has one, close(); rows are the lines of "
+        "metrics.jsonl",
         is_list=True,
     ),
     Kind(

@@ -43,11 +43,14 @@ class Draws:
         return cls(random.Random(number), torch.Generator(device).manual_seed(number))
 
 
-def seed_model_draws(seed: int, step: int, micro_batch: int) -> None:
-    """Sets torch's global generators for one forward pass: drop path and dropout in models have no other source."""
+def seed_model_draws(seed: int, step: int, micro_batch: int, part: int = 0) -> None:
+    """Sets torch's global generators for one forward pass: drop path and dropout in models have no other source.
+
+    A micro-batch that is too large for the device goes through in parts, each with draws of its own.
+    """
     import torch
 
-    number = derived_seed("model", seed, step, micro_batch)
+    number = derived_seed("model", seed, step, micro_batch, *([part] if part else []))
     torch.default_generator.manual_seed(number)
     # torch.manual_seed would do, but where CUDA is not in use it takes a stack trace each time: 1 ms a micro-batch.
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -20,8 +20,12 @@ from convrun.run_folder import RunFolder
 FREE = (
     # The cures for data that are broken; where nothing is broken they change nothing.
     *("data.bad_images", "data.bad_images_limit", "data.retries", "data.timeout"),
+    # The same for numbers that are none.
+    *("training.nonfinite", "training.nonfinite_limit"),
     *("name", "summary", "notes", "expect", "launcher", "data.workers", "data.prefetch", "data.cache"),
-    *("checkpoints", "logging.to"),
+    *("checkpoints", "logging.to", "training.stop_after"),
+    # As the number of processes: up to rounding (to bf16, where that is the precision) the run is the same.
+    "distributed",
 )
 
 
@@ -29,7 +33,7 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
     """The changes since the run began that were allowed by name.
 
     Raises:
-        RunFolderError: a key differs that is not allowed, or an allowed key that does not differ.
+        RunFolderError: a key differs that is not allowed or never can be, or an allowed key does not differ.
     """
     try:
         before = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
@@ -41,6 +45,7 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
             f"{folder.recipe} cannot be read ({reason}), so nobody knows what this run is; train in another folder"
         ) from error
     changes = [c for c in differences(before, recipe.resolved()) if not _is_among(c[0], FREE)]
+    _refuse_other_batch(folder, changes)
     refused = [change for change in changes if not _is_among(change[0], allowed)]
     if refused:
         go_on = f"convrun run {shlex.quote(str(folder.path))}"
@@ -58,6 +63,18 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
             + (f"; did you mean {guess}?" if guess else "")
         )
     return changes
+
+
+def _refuse_other_batch(folder: RunFolder, changes: list[tuple[str, Any, Any]]) -> None:
+    """A step is so many images: with another number, the steps done, the epoch and the schedule mean nothing more."""
+    for key, old, new in changes:
+        if key == "training.batch_size":
+            weights = shlex.quote(str(folder.checkpoints / "latest"))
+            raise RunFolderError(
+                f"training.batch_size: {old} before, {new} now; it cannot change in the midst of a run, which counts "
+                f"its images, epochs and schedule in steps of {old} images. Keep it, or begin another run from this "
+                f"one's weights: init.from={weights} --output ANOTHER_FOLDER"
+            )
 
 
 def check_same_data(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

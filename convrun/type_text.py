@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union
 
-from convrun.keys import LENGTH_LIMITS, NUMBER_LIMITS
+from convrun.keys import LENGTH_LIMITS, NUMBER_LIMITS, Written
 
 _SYMBOLS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
 
@@ -22,6 +22,8 @@ def type_text(annotation: Any) -> str:
         return names[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
+        if isinstance(arguments[1], Written):
+            return arguments[1].meaning
         limits = [
             f"{_SYMBOLS[name]} {value:g}"
             for item in arguments[1:]

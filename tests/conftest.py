@@ -2,9 +2,7 @@
 
 import functools
 import io
-import json
 import os
-import signal
 import sys
 import time
 
@@ -99,13 +97,9 @@ def reference(train_in, tmp_path_factory):
 @pytest.fixture(scope="session")
 def rows():
     """The rows of a run's metrics.jsonl, without what a clock measured."""
-    clocks = {"images_per_second", "data_wait"}
+    from tests.campaign.comparison import rows
 
-    def read(folder):
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
-
-    return read
+    return rows
 
 
 @pytest.fixture(scope="session")
@@ -123,50 +117,12 @@ def saved():
     return read
 
 
-class Forked:
-    """`convrun ARGUMENTS` in a fork of this process: real to signals and locks, but torch is there already."""
-
-    def __init__(self, arguments, output):
-        self.output = output
-        self.pid = os.fork()
-        if not self.pid:
-            self._convrun(arguments)
-
-    def _convrun(self, arguments):
-        code = 99
-        try:
-            with self.output.open("a", buffering=1) as stream:
-                sys.stdout = sys.stderr = stream
-                sys.argv = ["convrun", *map(str, arguments)]
-                for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                from convrun.entry import main
-
-                main()
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            os._exit(code)
-
-    def send(self, number):
-        os.kill(self.pid, number)
-
-    def wait(self):
-        """The exit code; -n for a death by signal n."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
 @pytest.fixture
 def forked(tmp_path):
     """Starts convrun in a fork; what it prints goes to `forked.output`."""
-    import timm  # noqa: F401  (what is imported here, no fork imports again)
-    import torch
+    from tests.campaign.process import Forked, import_what_forks_need
 
-    import convrun.cli
-    import convrun.training.run  # noqa: F401
-
-    torch.set_num_threads(1)
+    import_what_forks_need()
     output = tmp_path / "output.txt"
 
     def start(*arguments):
@@ -174,6 +130,27 @@ def forked(tmp_path):
 
     start.output = output
     return start
+
+
+@pytest.fixture
+def no_room_for(monkeypatch):
+    """The next attempt to write the checkpoint of a step finds a device that is full."""
+    import torch
+
+    save = torch.save
+
+    def fill(step):
+        def to_full(content, file):
+            if f".step-{step}." in str(getattr(file, "name", "")):
+                full = os.open("/dev/full", os.O_WRONLY)
+                os.dup2(full, file.fileno())
+                os.close(full)
+                monkeypatch.setattr(torch, "save", save)
+            save(content, file)
+
+        monkeypatch.setattr(torch, "save", to_full)
+
+    return fill
 
 
 @pytest.fixture

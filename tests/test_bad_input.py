@@ -143,10 +143,14 @@ def test_a_damaged_a_foreign_and_an_evil_checkpoint_are_told(convrun, train, tmp
     whole = newest.read_bytes()
     for content in (whole[:-700], b"", b"\x00" * 5000):
         newest.write_bytes(content)
-        assert_refused(convrun("scheduler=constant", "--output", "run"), 1, "checkpoints/step-16.pt is damaged (")
+        code, text = convrun("scheduler=constant", "--output", "run")
+        assert code == 0
+        assert "checkpoints/step-16.pt is damaged (" in text
+        assert "goes on after step 12 of 16" in text
     torch.save({"model": {}, "state": print}, newest)
-    assert_refused(convrun("scheduler=constant", "--output", "run"), 1, "step-16.pt is no checkpoint of a convrun run")
-    newest.write_bytes(whole)
+    code, text = convrun("scheduler=constant", "--output", "run")
+    assert code == 0
+    assert "it holds more than tensors and plain values" in text
     code, text = convrun("scheduler=constant", "--output", "run")
     assert (code, text.splitlines()[0]) == (0, "this run is finished already, after step 16")
 
@@ -165,8 +169,8 @@ def test_divergence_ends_with_its_own_exit_code(convrun):
     wild = ["optimizer={name: sgd, lr: 1e20}", "scheduler=constant", "training.clip_grad_norm=null"]
     code, text = convrun(*wild, "--output", "run")
     assert code == 3
-    assert text.splitlines()[-1].startswith("error: ")
-    assert "lower optimizer.lr" in text
+    assert any(line.startswith("error: ") for line in text.splitlines())
+    assert "convrun run run training.clip_grad_norm=1" in text
     assert "Traceback" not in text
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import resource
@@ -7,9 +8,9 @@ import pytest
 import torch
 
 from convrun import checkpoints
-from convrun.errors import CheckpointError, RunFolderError
+from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError
 
-PARTS = dict.fromkeys(checkpoints.PARTS)
+PARTS = {part: None if part == "ema" else {} for part in checkpoints.PARTS}
 CONTENT = PARTS | {"model": {"a": torch.arange(5000.0), "b": torch.ones(2, 3)}}
 
 
@@ -93,21 +94,30 @@ def test_a_crash_while_writing_leaves_the_old_ones(moment, two, monkeypatch):
     assert names(two) == ["latest", "step-10.pt", "step-3.pt"]
 
 
-def test_a_full_disk_is_told_in_the_systems_words_and_leaves_the_old_ones(two):
+def test_a_full_disk_is_told_in_the_systems_words_and_leaves_the_old_ones(two, no_room_for):
     before = names(two)
-    (two / f".step-20.{os.getpid()}.draft").symlink_to("/dev/full")
+    no_room_for(20)
     with pytest.raises(
-        RunFolderError, match=r"step-20\.pt cannot be written: No space left on device; earlier ones are "
+        RunFolderError, match=r"step-20\.pt cannot be written: No space left on device \(it needs 19\.6 KiB\)$"
     ):
         checkpoints.save(two, 20, CONTENT)
     assert names(two) == before
+
+
+def test_a_link_that_somebody_planted_in_the_place_of_a_draft_is_not_written_through(two, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (two / f".step-20.{os.getpid()}.draft").symlink_to(victim)
+    checkpoints.save(two, 20, CONTENT)
+    assert victim.read_text() == "precious"
+    assert checkpoints.path_of(two, 20).is_file() and not checkpoints.path_of(two, 20).is_symlink()
 
 
 def test_a_disk_that_fills_up_in_the_midst_of_a_file_is_told_likewise(two):
     before, limits = names(two), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # of the 20,000 bytes that the tensor has
     try:
-        with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: File too large; earlier ones are "):
+        with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: File too large$"):
             checkpoints.save(two, 20, CONTENT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -139,7 +149,7 @@ def test_a_pickle_that_would_run_code_does_not(how, two):
 def test_a_truncated_file_is_named(share, two):
     path = two / "step-10.pt"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(CheckpointError, match=r"step-10\.pt is damaged \(.*\); delete it to go on from the one before"):
+    with pytest.raises(CheckpointError, match=r"step-10\.pt is damaged \(.*\)$"):
         checkpoints.load(path)
 
 
@@ -178,7 +188,7 @@ def test_garbage_is_no_checkpoint(content, two):
         checkpoints.load(two / "step-10.pt")
 
 
-@pytest.mark.parametrize("content", [[1], {"format": 1}, {**CONTENT, "format": 99}, {"state_dict": {}}])
+@pytest.mark.parametrize("content", [[1], {"format": 1}, {"state_dict": {}}, {**CONTENT, "format": True}])
 def test_another_programs_file_is_no_checkpoint(content, tmp_path):
     torch.save(content, tmp_path / "step-1.pt")
     with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run"):
@@ -192,9 +202,117 @@ def test_a_plain_zip_is_no_checkpoint(tmp_path):
         checkpoints.load(tmp_path / "step-1.pt")
 
 
+@pytest.mark.parametrize("part", [*checkpoints.PARTS])
+@pytest.mark.parametrize("value", [3, "text", [1], None])
+def test_a_part_that_is_no_map_is_refused(part, value, tmp_path):
+    torch.save({**CONTENT, "format": 1, part: value}, tmp_path / "step-1.pt")
+    if (part, value) == ("ema", None):
+        assert checkpoints.load(tmp_path / "step-1.pt")["ema"] is None
+        return
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run; remove it"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+def test_another_format_is_told_with_both_numbers_and_is_no_damage(tmp_path):
+    torch.save({**CONTENT, "format": 99}, tmp_path / "step-1.pt")
+    with pytest.raises(CheckpointError, match=r"step-1\.pt has format 99, and this convrun reads format 1") as caught:
+        checkpoints.load(tmp_path / "step-1.pt")
+    assert not isinstance(caught.value, DamagedCheckpoint)
+
+
+def test_a_pipe_in_its_place_blocks_nobody(tmp_path):
+    os.mkfifo(tmp_path / "step-1.pt")
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is a named pipe, not a checkpoint; remove it"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+def test_an_empty_file_is_damage(tmp_path):
+    (tmp_path / "step-1.pt").touch()
+    with pytest.raises(DamagedCheckpoint, match=r"step-1\.pt is damaged \(.*it is empty\)"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_what_keeps_a_file_from_being_read_is_no_damage(number, two, monkeypatch):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", fail)
+    with pytest.raises(CheckpointError, match=f"cannot be read: {os.strerror(number)}; it may be whole") as caught:
+        checkpoints.load(two / "step-10.pt")
+    assert not isinstance(caught.value, DamagedCheckpoint)
+
+
+def test_a_dangling_link_is_told(tmp_path):
+    (tmp_path / "step-1.pt").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"step-1\.pt cannot be read: No such file or directory"):
+        checkpoints.load(tmp_path / "step-1.pt")
+
+
+@pytest.mark.parametrize("name", ["step-007.pt", "step-٣.pt", "step--1.pt", "step-1.pt.damaged", "step-.pt"])
+def test_only_exact_names_are_checkpoints(name, two):
+    (two / name).write_text("x")
+    assert checkpoints.steps_in(two) == [3, 10]
+
+
+def test_what_was_put_aside_counts_no_more(two):
+    assert checkpoints.set_aside(two / "step-10.pt").name == "step-10.pt.damaged"
+    assert checkpoints.steps_in(two) == [3]
+    assert checkpoints.damaged_in(two) == [10]
+    checkpoints.keep_only(two, 1, [])
+    assert names(two) == ["latest", "step-10.pt.damaged", "step-3.pt"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "left"), [(20, [20, 40, 50]), (10, [10, 20, 30, 40, 50]), (60, [50]), (None, [50])]
+)
+def test_multiples_of_an_interval_stay_for_good(interval, left, tmp_path):
+    for step in (10, 20, 30, 40, 50):
+        checkpoints.save(tmp_path, step, PARTS)
+        checkpoints.keep_only(tmp_path, 1, [], interval)
+    assert checkpoints.steps_in(tmp_path) == left
+
+
+def test_a_folder_named_like_a_checkpoint_is_not_deleted(two):
+    (two / "step-1.pt").mkdir()
+    checkpoints.keep_only(two, 1, [])
+    assert names(two) == ["latest", "step-1.pt", "step-10.pt"]
+
+
+def test_a_link_to_a_best_checkpoint_that_is_gone_goes_too(two):
+    checkpoints.keep_only(two, 2, [3])
+    (two / "step-3.pt").unlink()
+    checkpoints.keep_only(two, 2, [3])
+    assert names(two) == ["latest", "step-10.pt"]
+
+
+def test_what_was_not_written_as_meant_gets_no_name(two, monkeypatch):
+    """A disk that returns other bytes than it was given: the file is read back before it counts."""
+    before, replace = names(two), torch.save
+
+    def save(content, file):
+        replace(content, file)
+        os.pwrite(file.fileno(), b"\0\0\0\0", 3000)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RunFolderError, match=r"step-20\.pt cannot be written: wrong check sum of "):
+        checkpoints.save(two, 20, CONTENT)
+    assert names(two) == before
+
+
+def test_a_copy_does_not_change_with_the_state():
+    state = {"model": {"w": torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)}, "best": [(1.0, 2)], "n": 1}
+    copy = checkpoints.copied(state)
+    state["model"]["w"].add_(1)
+    state["best"].append((3.0, 4))
+    assert copy["model"]["w"].sum() == 0
+    assert copy["model"]["w"].stride() == state["model"]["w"].stride()
+    assert (copy["best"], copy["n"]) == ([(1.0, 2)], 1)
+
+
 def test_a_folder_in_its_place_is_told(tmp_path):
     (tmp_path / "step-1.pt").mkdir()
-    with pytest.raises(CheckpointError, match=r"step-1\.pt cannot be read: Is a directory"):
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is a folder, not a checkpoint; remove it"):
         checkpoints.load(tmp_path / "step-1.pt")
 
 

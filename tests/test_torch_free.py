@@ -1,5 +1,6 @@
 """The verbs that do not train import nothing that is heavy: each is asked in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,13 @@ def asked(folder, *arguments):
         (["show", "convnext_tiny_in1k", "--origin"], 0),
         (["copy", "convnext_tiny_in1k"], 0),
         (["schema"], 0),
+        (["launch", "digits_demo", "--local", "--dry-run"], 0),
+        (["launch", "digits_demo", "nodes=2", "--slurm"], 2),
+        (["status"], 0),
+        (["status", "nowhere"], 2),
+        (["logs", "nowhere"], 2),
+        (["cancel", "nowhere"], 2),
+        (["list", "runs"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -55,3 +63,18 @@ def test_the_check_can_fail(tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "heavy.py").write_text("import numpy\n")
     assert asked(tmp_path, "validate", "digits_demo") == "exit 0 loaded numpy"
+
+
+def test_asking_about_a_run_that_was_launched_loads_nothing_heavy(tmp_path):
+    run = tmp_path / "runs" / "tiny" / "one"
+    (run / "logs").mkdir(parents=True)
+    (run / "recipe.yaml").write_text("name: tiny\n")
+    (run / "logs" / "launch.log").write_text("line\n")
+    (run / "status.json").write_text('{"state": "failed", "step": 1, "total_steps": 2}')
+    launch = {
+        "nonce": "a", "name": "n", "launcher": {"name": "slurm"}, "working_folder": "/", "command": [], "host": "h",
+        "time": "t", "plugins": [], "sweep": "", "values": {}, "info": {"job_id": "1", "job_name": "n"},
+    }  # fmt: skip
+    (run / "launch.json").write_text(json.dumps(launch))
+    for arguments, code in ((["status", "one"], 0), (["logs", "one", "-f"], 0), (["cancel", "one"], 2)):
+        assert asked(tmp_path, *arguments) == f"exit {code} loaded"

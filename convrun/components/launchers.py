@@ -1,25 +1,200 @@
-"""Launchers: where the processes of a run come from."""
+"""Launchers: who starts the processes of a run somewhere, and who is asked about them later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from convrun.errors import ConvrunError, KeyProblem
+from convrun.keys import Limits, NonNegativeInt, PositiveInt
 from convrun.registry import register
+
+if TYPE_CHECKING:
+    from convrun.launching.background import Background
+    from convrun.launching.slurm import Slurm
+
+Text = Annotated[str, Limits(min_length=1)]
+
+
+class LaunchError(ConvrunError):
+    """A run cannot be started, asked about or cancelled where its launcher works."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher starts.
+    """One run to start. Its processes do what `convrun run FOLDER` does (`convrun.launching.task`).
 
     Attributes:
-        train: does the work of one process of the run; returns when the training has ended.
+        name: what the scheduler calls it; no other job has this name.
+        folder: the run folder, absolute; recipe.yaml is there already.
+        working_folder: where its processes start, absolute; relative paths in the recipe count from there.
+        nonce: what the folder's launch.json says; a process that reads anything else sees another folder.
     """
 
-    train: Callable[[], None]
+    name: str
+    folder: Path
+    working_folder: Path
+    nonce: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Jobs that are sent together: one, or those of a sweep.
+
+    Attributes:
+        name: of the whole.
+        home: the run folder, or the folder that holds those of the sweep; absolute.
+    """
+
+    name: str
+    home: Path
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What a launcher knows of a job now.
+
+    Attributes:
+        state: unknown: nobody can tell, the run folder has to.
+        word: the scheduler's own word (PENDING, NODE_FAIL, ...).
+        reason: why it waits, or what ended it.
+        nodes: where it runs.
+        start: when it is expected to start, as the scheduler says it.
+    """
+
+    state: Literal["waiting", "running", "ended", "unknown"]
+    word: str = ""
+    reason: str = ""
+    nodes: str = ""
+    start: str = ""
+
+
+class Launcher(ABC):
+    """What a launcher component gives back.
+
+    Attributes:
+        processes: training processes over all nodes, one a device; None: known only where the run starts.
+    """
+
+    processes: int | None = None
+
+    def notes(self, submission: Submission) -> list[str]:
+        """What the user should know before the jobs are sent; raises LaunchError if they must not be."""
+        return []
+
+    @abstractmethod
+    def script(self, submission: Submission) -> str:
+        """The text that `--dry-run` shows: exactly what `submit` would send."""
+
+    @abstractmethod
+    def submit(self, submission: Submission) -> list[dict[str, Any]]:
+        """Sends the jobs; gives back for each what `query` and `cancel` need, as JSON-able data."""
+
+    @abstractmethod
+    def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
+        """The state of each job; `unknown` rather than an error where nobody can be asked."""
+
+    @abstractmethod
+    def cancel(self, info: Mapping[str, Any]) -> None:
+        """Ends a job, giving it the time to save. One that has ended is no error."""
+
+    def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
+        """One line: what was sent, as the user would name it there."""
+        return ""
 
 
 @register("launcher", "local")
-def local(job: Job) -> None:
-    """Trains in this process, on this machine (convrun's own)."""
-    job.train()
+def local(*, processes: PositiveInt | None = None) -> Background:
+    """In the background on this machine: outlives the terminal; a sweep's runs one after the other.
+
+    processes: how many processes train; null: what `convrun run` starts by itself, one a GPU
+    """
+    from convrun.launching.background import Background
+
+    return Background(processes)
+
+
+def _check_slurm(**keys: Any) -> None:
+    """Raises KeyProblem for keys that contradict each other; without Slurm."""
+    from convrun.launching.slurm_keys import check
+
+    check(keys)
+
+
+@register("launcher", "slurm", check=_check_slurm)
+def slurm(
+    *,
+    nodes: PositiveInt = 1,
+    gpus_per_node: PositiveInt | None = None,
+    tasks_per_node: PositiveInt | None = None,
+    cpus_per_task: PositiveInt | None = None,
+    mem: NonNegativeInt | Text | None = None,
+    time: PositiveInt | Text | None = None,
+    partition: Text | None = None,
+    account: Text | None = None,
+    qos: Text | None = None,
+    constraint: Text | None = None,
+    reservation: Text | None = None,
+    nodelist: Text | None = None,
+    exclude: Text | None = None,
+    gres: Text | None = None,
+    exclusive: bool = False,
+    dependency: Text | None = None,
+    comment: Text | None = None,
+    mail_type: Text | None = None,
+    mail_user: Text | None = None,
+    signal_seconds: PositiveInt = 120,
+    max_requeues: NonNegativeInt = 20,
+    array_parallel: PositiveInt | None = None,
+    setup: tuple[str, ...] = (),
+    srun_args: tuple[Text, ...] = (),
+    sbatch: tuple[Text, ...] = (),
+    image: Text | None = None,
+    mounts: tuple[Text, ...] = (),
+    python: Text | None = None,
+    check_folder: bool = True,
+) -> Slurm:
+    """A Slurm job (a sweep: a job array), one task a GPU; saved, requeued and gone on when it is preempted.
+
+    nodes: how many nodes
+    gpus_per_node: GPUs of each node, and as many tasks; null: no GPU is asked for
+    tasks_per_node: tasks of each node where there are no GPUs (or these come through gres); null: gpus_per_node or 1
+    cpus_per_task: processor cores of each task, its loader workers included
+    mem: memory of each node, as Slurm writes it: MB, or 64G; 0: all
+    time: limit of one start, as Slurm writes it: minutes, hours:minutes:seconds, days-hours, ...
+    partition: as sbatch's --partition
+    account: as sbatch's --account
+    qos: as sbatch's --qos
+    constraint: as sbatch's --constraint
+    reservation: as sbatch's --reservation
+    nodelist: as sbatch's --nodelist
+    exclude: as sbatch's --exclude
+    gres: as sbatch's --gres
+    exclusive: as sbatch's --exclusive
+    dependency: as sbatch's --dependency
+    comment: as sbatch's --comment
+    mail_type: as sbatch's --mail-type
+    mail_user: as sbatch's --mail-user
+    signal_seconds: seconds before the limit, or before a preemption, at which Slurm signals that the run has to save
+    max_requeues: how often the job is put back into the queue before it is left as it is
+    array_parallel: most runs of a sweep at a time; null: all
+    setup: lines of shell that the job runs first, such as `module load cuda`
+    srun_args: arguments for srun
+    sbatch: further options for sbatch: `--licenses=a:1`
+    image: a container image, for srun's --container-image (pyxis and enroot)
+    mounts: for srun's --container-mounts; the run folder and the working folder are mounted anyway
+    python: the interpreter on the nodes; null: this one, or `python` in an image
+    check_folder: whether a run folder that other nodes cannot see, as far as this one can tell, is refused
+    """
+    from convrun.launching.slurm import Slurm
+    from convrun.launching.slurm_keys import SlurmKeys
+
+    keys = dict(locals())
+    return Slurm(SlurmKeys(**{name: value for name, value in keys.items() if name in SlurmKeys.names()}))
+
+
+__all__ = ["Job", "JobState", "KeyProblem", "LaunchError", "Launcher", "Submission", "local", "slurm"]

@@ -1,18 +1,19 @@
-"""Loggers: where the rows of a run go. A row is one line of metrics.jsonl, of kind `train` or `eval`.
+"""Loggers: where the rows of a run go. A row is one line of metrics.jsonl, of kind `train`, `eval` or `event`.
 
 A run that goes on from a checkpoint at step n logs step n + 1 next. What its forerunner wrote of later steps, and a
 line it was killed in the middle of, is dropped first: a reader never sees a step twice.
+
+A disk that is full ends no run: rows wait in memory. `flush` tells whether any do, and no checkpoint of a
+step is written before those up to it are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 from convrun.display.screen import Screen
 from convrun.errors import RunFolderError
 from convrun.registry import register
+from convrun.run_folder.appended_file import AppendedFile
 
 Row = Mapping[str, Any]
 
@@ -54,7 +56,13 @@ class Logger(Protocol):
     """What convrun calls on in one process of the run, the first."""
 
     def log(self, row: Row) -> None:
-        """Writes one row; it must be safe on disk, or as good as, when this returns."""
+        """Writes one row; it must be safe from a kill, or as good as, when this returns."""
+
+    def flush(self) -> None:
+        """Hands all rows to the kernel, before each checkpoint; raises RunFolderError if that cannot be done.
+
+        Files in the run folder are synced to the disk afterwards, beside training. A plugin may leave it out.
+        """
 
     def close(self) -> None:
         """Called once, when the run ends in whatever way."""
@@ -72,6 +80,9 @@ class Console:
         """Shows the row."""
         self._screen.show(row)
 
+    def flush(self) -> None:
+        """Nothing to do: what is on the screen is shown."""
+
     def close(self) -> None:
         """Takes the display down."""
         self._screen.stop_progress()
@@ -82,118 +93,136 @@ class JsonLines:
     """One JSON object a line in metrics.jsonl; a number that is not finite becomes null (RFC 8259, section 6)."""
 
     def __init__(self, run: RunInfo) -> None:
-        self._path = run.folder / "metrics.jsonl"
-        with _explained(self._path):
-            if self._path.is_file():
-                _keep_lines_until(run.start_step, run.evaluated_step, self._path)
-            self._file = self._path.open("a", encoding="utf-8")
+        path = run.folder / "metrics.jsonl"
+        self._file = AppendedFile(path, run.screen.say)
+        before = self._file.content()
+        kept = _lines_until(run.start_step, run.evaluated_step, before)
+        if kept != before:
+            self._file.replace(kept)
+            self._file.flush()
 
     def log(self, row: Row) -> None:
         """Appends the row."""
         line = json.dumps({key: _finite_or_none(value) for key, value in row.items()}, allow_nan=False)
-        with _explained(self._path):
-            self._file.write(line + "\n")
-            self._file.flush()
+        self._file.append(line.encode() + b"\n")
+
+    def flush(self) -> None:
+        """Hands what waits to the kernel."""
+        self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        with _explained(self._path):
-            self._file.close()
+        self._file.close()
 
 
 @register("logger", "csv")
 class CsvTables:
-    """Two tables, train.csv and eval.csv, since their columns differ (RFC 4180)."""
+    """Two tables, train.csv and eval.csv, since their columns differ (RFC 4180); event.csv once there is an event."""
 
     def __init__(self, run: RunInfo) -> None:
-        last_steps = {"train": run.start_step, "eval": min(run.start_step, run.evaluated_step)}
-        self._tables = {kind: _Table(run.folder / f"{kind}.csv", last) for kind, last in last_steps.items()}
+        self._run = run
+        kinds = ["train", "eval", *(["event"] if (run.folder / "event.csv").is_file() else [])]
+        self._tables = {kind: self._table(kind) for kind in kinds}
+
+    def _table(self, kind: str) -> _Table:
+        run = self._run
+        last_step = min(run.start_step, run.evaluated_step) if kind == "eval" else run.start_step
+        return _Table(run.folder / f"{kind}.csv", last_step, run.screen)
 
     def log(self, row: Row) -> None:
         """Appends the row to the table of its kind."""
         values = dict(row)
-        self._tables[values.pop("kind")].append(values)
+        kind = values.pop("kind")
+        if kind not in self._tables:
+            self._tables[kind] = self._table(kind)
+        self._tables[kind].append(values)
+
+    def flush(self) -> None:
+        """Hands what waits to the kernel."""
+        for table in self._tables.values():
+            table.file.flush()
 
     def close(self) -> None:
-        """Nothing to do: each row is written whole."""
+        """Closes the files."""
+        for table in self._tables.values():
+            table.file.close()
 
 
 @register("logger", "tensorboard")
 class TensorBoard:
-    """Scalars for TensorBoard in tensorboard/: train/loss, train/lr, eval/ema/top1, ... (torch.utils.tensorboard)."""
+    """Scalars for TensorBoard in tensorboard/: train/loss, train/lr, eval/ema/top1, ..."""
 
     def __init__(self, run: RunInfo) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from convrun.run_folder.event_files import open_events, record
 
-        self._folder = run.folder / "tensorboard"
-        with _explained(self._folder):
-            # Readers skip what an earlier process of this run wrote from purge_step on.
-            self._writer = SummaryWriter(self._folder, purge_step=run.start_step + 1, flush_secs=30)
+        folder = run.folder / "tensorboard"
+        self._record = record
+        try:
+            self._file = open_events(folder, run.start_step, run.evaluated_step, run.screen.say)
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder} cannot be written: {error.strerror or error}; free space on that disk or choose another "
+                "with --output, then start again"
+            ) from error
 
     def log(self, row: Row) -> None:
         """Writes every number of the row under the row's step."""
-        prefix = f"eval/{row['weights']}" if row["kind"] == "eval" else row["kind"]
-        with _explained(self._folder):
-            for key, value in row.items():
-                if key not in ("step", "epoch") and isinstance(value, int | float) and not isinstance(value, bool):
-                    self._writer.add_scalar(f"{prefix}/{key}", value, row["step"])
+        self._file.append(self._record(row))
+
+    def flush(self) -> None:
+        """Hands what waits to the kernel."""
+        self._file.flush()
 
     def close(self) -> None:
-        """Writes what is pending."""
-        with _explained(self._folder):
-            self._writer.close()
+        """Closes the file."""
+        self._file.close()
 
 
 class _Table:
     """A CSV file whose columns are those of its rows; a row with a new key rewrites the file, which is rare."""
 
-    def __init__(self, path: Path, last_step: float) -> None:
-        self._path = path
-        self._columns: list[str] = []
-        with _explained(path):
-            if path.is_file():
-                self._columns, rows = _read_table(path, last_step)
-                _replace(path, _csv(self._columns, rows, header=bool(self._columns)))
-            path.open("a").close()
+    def __init__(self, path: Path, last_step: float, screen: Screen) -> None:
+        self.file = AppendedFile(path, screen.say)
+        before = self.file.content()
+        self._columns, rows = _read_table(before, last_step)
+        kept = _csv(self._columns, rows, header=bool(self._columns))
+        if kept != before:
+            self.file.replace(kept)
+            self.file.flush()
 
     def append(self, row: Row) -> None:
         new = [key for key in row if key not in self._columns]
-        with _explained(self._path):
-            if new and self._columns:
-                rows = _read_table(self._path, row["step"])[1]
-                _replace(self._path, _csv([*self._columns, *new], rows, header=True))
-            is_first = not self._columns
-            self._columns += new
-            # Opened a row at a time: rows are seldom, and there is nothing to close.
-            with self._path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_csv(self._columns, [row], header=is_first))
+        is_first = not self._columns
+        if new and not is_first:
+            rows = _read_table(self.file.content(), row["step"])[1]
+            self.file.replace(_csv([*self._columns, *new], rows, header=True))
+        self._columns += new
+        self.file.append(_csv(self._columns, [row], header=is_first))
 
 
-def _csv(columns: list[str], rows: Sequence[Row], header: bool) -> str:
+def _csv(columns: list[str], rows: Sequence[Row], header: bool) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
-def _read_table(path: Path, last_step: float) -> tuple[list[str], list[dict[str, str]]]:
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    reader = csv.DictReader(whole)
-    rows = [row for row in reader if row["step"].isdigit() and int(row["step"]) <= last_step]
+def _read_table(content: bytes, last_step: float) -> tuple[list[str], list[dict[str, str]]]:
+    lines = content.decode(errors="replace").splitlines(keepends=True)
+    reader = csv.DictReader([line for line in lines if line.endswith("\n")])
+    rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= last_step]
     return list(reader.fieldnames or []), rows
 
 
-def _keep_lines_until(last_step: int, evaluated_step: float, path: Path) -> None:
-    before = path.read_bytes()
-    kept = b"".join(
+def _lines_until(last_step: int, evaluated_step: float, content: bytes) -> bytes:
+    """The whole lines of steps that are done, and of evaluations that are."""
+    return b"".join(
         line
-        for line in before.splitlines(keepends=True)
+        for line in content.splitlines(keepends=True)
         if line.endswith(b"\n") and _step_of(line) <= last_step and not _is_evaluation_after(evaluated_step, line)
     )
-    if kept != before:
-        _replace(path, kept.decode())
 
 
 def _step_of(line: bytes) -> float:
@@ -208,26 +237,5 @@ def _is_evaluation_after(step: float, line: bytes) -> bool:
     return json.loads(line).get("kind") == "eval" and _step_of(line) > step
 
 
-def _replace(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunFolderError(
-            f"cannot write {path}: {reason}; free space on that disk or choose another with --output, then start again"
-        ) from error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Groups = list[dict[str, Any]]
 
 
-@register("optimizer", "adamw", slots=2)
+@register("optimizer", "adamw", slots=2, shards=True)
 def adamw(
     parameter_groups: Groups,
     *,
@@ -45,7 +45,7 @@ def _check_sgd(*, momentum: float, nesterov: bool, **others: Any) -> None:
         raise KeyProblem("nesterov", "has no effect without momentum", "set momentum above 0")
 
 
-@register("optimizer", "sgd", slots=1, check=_check_sgd)
+@register("optimizer", "sgd", slots=1, shards=True, check=_check_sgd)
 def sgd(
     parameter_groups: Groups,
     *,
@@ -103,7 +103,7 @@ def adamp(
     )
 
 
-@register("optimizer", "lion", slots=1)
+@register("optimizer", "lion", slots=1, shards=True)
 def lion(
     parameter_groups: Groups,
     *,
@@ -122,7 +122,7 @@ def lion(
     return Lion(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas)
 
 
-@register("optimizer", "lamb", slots=2)
+@register("optimizer", "lamb", slots=2, shards=True)
 def lamb(
     parameter_groups: Groups,
     *,

@@ -29,7 +29,7 @@ from convrun.errors import ConvrunError, DataError
 
 T = TypeVar("T")
 # They reach every process of a group or a Slurm step, but what happens then is for the trainer to decide.
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 GRACE_SECONDS = 2.0
 DEATH_SECONDS = 1.0
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convrun.data.regular_file import printable
-from convrun.errors import DataError
-from convrun.run_folder import write_whole
+from convrun.errors import DataError, RunFolderError
+from convrun.run_folder.appended_file import AppendedFile
 
 LINES_SHOWN = 20
 
@@ -44,9 +44,12 @@ class SkippedImages:
     ) -> None:
         self._images, self._path, self._say = images, path, say
         self._limits = {split: _limit_of(limit, count) for split, count in images.items()}
-        self._lines = _read(path) if path is not None and path.is_file() else {}
+        self._file = AppendedFile(path, say) if path is not None and path.is_file() else None
+        self._lines = _read(self._file.content()) if self._file is not None else {}
+        self._is_told = False
         self._counts = Counter(split for split, _ in self._lines)
-        self._is_behind = path is not None and path.is_file()  # a killed process may have left half a line
+        if self._file is not None and self._file.ends_torn():
+            self._file.replace(self._content())
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -86,30 +89,43 @@ class SkippedImages:
                 f"are listed in {self._path}: repair them, or raise the limit"
             )
 
+    def flush(self) -> None:
+        """Hands what waits to the kernel; raises RunFolderError if that cannot be done."""
+        if self._lines and self._path is not None:
+            self._opened(self._path).flush()
+
     def _write(self, line: str) -> None:
-        """Adds a line; a disk that is full costs no run for that, and a later line brings the list up to date."""
+        """Adds a line; on a full disk it waits in memory."""
         if self._path is None:
             return
+        if self._file is not None:
+            self._file.append(line.encode())
+            return
         try:
-            if self._is_behind:
-                write_whole(self._path, "".join(self._lines.values()).encode())
-            else:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            self._is_behind = False
-        except OSError as error:
-            if not self._is_behind:
-                self._say(f"{self._path} cannot be written: {error.strerror}; training goes on")
-            self._is_behind = True
+            self._opened(self._path)
+        except RunFolderError as error:
+            if not self._is_told:
+                self._say(f"{error}; training goes on")
+            self._is_told = True
+
+    def _opened(self, path: Path) -> AppendedFile:
+        """The list's file; made when there is something to list."""
+        if self._file is None:
+            self._file = AppendedFile(path, self._say)
+            self._file.append(self._content())
+        return self._file
+
+    def _content(self) -> bytes:
+        return "".join(self._lines.values()).encode()
 
 
 def _limit_of(limit: int | float, images: int) -> int:
     return limit if isinstance(limit, int) else max(1, int(limit * images))
 
 
-def _read(path: Path) -> dict[tuple[str, int], str]:
+def _read(content: bytes) -> dict[tuple[str, int], str]:
     lines = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in content.decode(errors="replace").splitlines():
         try:
             image = SkippedImage(**json.loads(line))
         except (ValueError, TypeError):

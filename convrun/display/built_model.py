@@ -1,10 +1,11 @@
-"""`validate --build`: the model, built: parameters, GMACs, parameter groups."""
+"""`validate --build`: the model, built: parameters, GMACs, parameter groups, memory."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from convrun.display.memory_text import memory_lines
 from convrun.display.plan_text import size_text
 from convrun.plan import Plan
 
@@ -37,12 +38,15 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
         )
         if with_names:
             lines += [f"{'':<14} {name}" for name in group["names"]]
+    memory_table, memory_data = memory_lines(plan, model)
+    lines += memory_table
     init = _init_text(plan, model)
     lines += [f"{'init':<12} {init.removeprefix('init: ')}"] if init else []
     data = {
         "parameters": parameters,
         "gmacs": macs / 1e9,
         "init": init,
+        "memory": memory_data,
         "groups": [
             {"names": g["names"], "lr_scale": g["lr_scale"], "decays": "weight_decay" not in g, "label": g["label"]}
             for g in groups

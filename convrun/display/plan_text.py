@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convrun.durations import duration_text
 from convrun.plan import Plan, checkpoint_bytes, kept_checkpoints, warnings
 from convrun.recipe import Recipe
 
@@ -19,9 +20,11 @@ def plan_text(recipe: Recipe, plan: Plan) -> str:
         ),
         ("batch", _batch(plan)),
         ("length", _length(plan)),
+        *(("", _stop_after(plan.stop_after_seconds)) for _ in [0] if plan.stop_after_seconds is not None),
         ("lr", _learning_rates(plan)),
         ("optimizer", _optimizer(plan)),
         ("precision", plan.precision or "bf16 on a GPU that has it, else float32"),
+        *(("memory", how) for how in [_distributed(plan)] if how),
         ("EMA", _ema(plan)),
         *_numbered("training", plan.training_pipeline()),
         *_numbered("evaluation", _evaluation(plan)),
@@ -70,6 +73,10 @@ def _length(plan: Plan) -> str:
     return f"{epochs} × {plan.steps_per_epoch:,} steps = {plan.total_steps:,} steps{left_out}"
 
 
+def _stop_after(seconds: int | None) -> str:
+    return f"each start saves and stops after {duration_text(seconds or 0)} (exit code 75), to be started again"
+
+
 def _learning_rates(plan: Plan) -> str:
     # The schedule says itself where its warm-up ends: the first step that reaches the peak.
     steps = warmup_steps(plan)
@@ -94,6 +101,16 @@ def _optimizer(plan: Plan) -> str:
     if plan.clip_grad_norm is not None:
         extras.append(f"gradient norm clipped at {plan.clip_grad_norm:g}")
     return ", ".join([plan.optimizer.text(), *extras])
+
+
+def _distributed(plan: Plan) -> str:
+    """What is done to save memory."""
+    parts = []
+    if plan.is_sharded:
+        parts.append(f"fsdp: each process holds 1/{plan.processes} of weights, gradients, moments and EMA")
+    if plan.activation_checkpointing:
+        parts.append("activations of blocks are computed anew in the backward pass")
+    return "; ".join(parts)
 
 
 def _ema(plan: Plan) -> str:
@@ -124,8 +141,16 @@ def _checkpoints(plan: Plan) -> str:
         if size
         else "size: --build"
     )
-    best = f" and the best {plan.keep_best}" if plan.keep_best and plan.evaluation_interval else ""
-    return f"every {plan.checkpoint_interval:,} steps, the last {plan.keep_last}{best} kept, {each}"
+    kept = [f"the last {plan.keep_last}"]
+    if plan.keep_best and plan.evaluation_interval:
+        kept.append(f"the best {plan.keep_best}")
+    if plan.keep_interval:
+        kept.append(f"every {plan.keep_interval:,}th")
+    return f"every {plan.checkpoint_interval:,} steps, {_listed(kept)} kept, {each}"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _expected(recipe: Recipe) -> str:

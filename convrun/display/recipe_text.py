@@ -9,6 +9,7 @@ import yaml
 
 from convrun.recipe import Recipe
 from convrun.recipe.scalars import scalar
+from convrun.secret_values import masked
 
 
 class _Dumper(yaml.SafeDumper):
@@ -25,6 +26,8 @@ def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     style = "'" if not isinstance(scalar(value), str) else "|" if "\n" in value else None
     if any(line_break in value for line_break in "\x85\u2028\u2029"):
         style = '"'  # the others write these as they are, and a reader folds them
+    if "${" in value and style is None:
+        style = '"'  # what is filled in there stays text, whatever it looks like
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -62,7 +65,7 @@ def _rows(recipe: Recipe, value: Any, path: tuple[str | int, ...]) -> list[tuple
     if node is None:
         origin = "default"
     elif node.place.source == "override":
-        origin = f"override {node.place.text}"
+        origin = f"override {masked(node.place.text)}"
     else:
         file = node.place.source
         shown = os.path.relpath(file) if len(os.path.relpath(file)) < len(file) else file

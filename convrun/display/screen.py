@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from convrun.errors import RunFolderError
+from convrun.run_folder.appended_file import AppendedFile
+from convrun.secret_values import masked
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -26,15 +30,19 @@ class Screen:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = cast(TextIO, _Outlived(stream if stream is not None else sys.stdout))
-        self._log: TextIO | None = None
+        self._log: AppendedFile | None = None
         self._progress: RunProgress | None = None
 
     def log_to(self, path: Path) -> None:
-        """Appends every line to this file from now on."""
-        self._log = path.open("a", encoding="utf-8")
+        """Appends every line to this file from now on; on a full disk lines wait in memory."""
+        if self._log is None or self._log.path != path:
+            self._log = AppendedFile(path, self.say)
+            if self._log.ends_torn():
+                self._log.append(b"\n")
 
     def say(self, text: str) -> None:
         """One line for the user."""
+        text = masked(text)
         if self._progress is not None and self._progress.is_live:
             self._progress.print(text)
         else:
@@ -43,10 +51,13 @@ class Screen:
 
     def record(self, text: str) -> None:
         """A line for the log file alone."""
-        # A full disk must not end a run over a line of its log: metrics.jsonl is the record, and that one does.
-        with contextlib.suppress(OSError):
-            if self._log is not None:
-                print(text, file=self._log, flush=True)
+        if self._log is not None:
+            self._log.append((masked(text) + "\n").encode(errors="backslashreplace"))
+
+    def flush_log(self) -> None:
+        """Hands what waits to the kernel; raises RunFolderError if that cannot be done."""
+        if self._log is not None:
+            self._log.flush()
 
     def start_progress(self, total_steps: int, steps_per_epoch: int, start_step: int) -> None:
         """Shows the run's progress from now on."""
@@ -59,8 +70,8 @@ class Screen:
 
     def show(self, row: Mapping[str, Any]) -> None:
         """A row of metrics: a line, or new numbers in the progress display."""
-        if self._progress is None:
-            return
+        if self._progress is None or row["kind"] == "event":
+            return  # of events the session tells, whatever the loggers
         text = self._progress.take(row)
         if row["kind"] == "train" and self._progress.is_live:
             self.record(text)
@@ -77,7 +88,7 @@ class Screen:
         """Takes the display down and closes the log."""
         self.stop_progress()
         if self._log is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(RunFolderError):  # a full disk: who must know has called `flush_log`
                 self._log.close()
             self._log = None
 

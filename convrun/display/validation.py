@@ -12,6 +12,7 @@ from convrun.errors import ConvrunError, RecipeError
 from convrun.plan import Machine, make_plan
 from convrun.recipe import load_recipe, split_arguments
 from convrun.registry import registry
+from convrun.secret_values import masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,10 @@ def validate_and_print(
     if as_json:
         import json
 
-        print(json.dumps([report.data for report in reports], indent=2, ensure_ascii=False))
+        print(json.dumps(masked([report.data for report in reports]), indent=2, ensure_ascii=False))
     else:
         for report in reports:
-            print(report.text, file=sys.stderr if report.exit_code else sys.stdout)
+            print(masked(report.text), file=sys.stderr if report.exit_code else sys.stdout)
     return max(report.exit_code for report in reports)
 
 
@@ -66,6 +67,10 @@ def validated(
         if registry.searched:
             text.append(f"{'plugins':<12} {', '.join(registry.searched)}")
             found["plugins"] = registry.searched
+        elif not plugins:
+            listed = f", though the recipe lists {', '.join(recipe.plugins)}" if recipe.plugins else ""
+            text.append(f"{'plugins':<12} none runs (--no-plugins){listed}")
+            found["plugins"] = []
         for name in recipe.plugins:
             if name in registry.failures:
                 text.append(f"{'warning':<12} plugin {name} failed to import: {registry.failures[name]}")

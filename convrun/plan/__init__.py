@@ -1,6 +1,6 @@
 """Plans: what a recipe comes to on a machine."""
 
 from convrun.plan.making import make_plan
-from convrun.plan.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, warnings
+from convrun.plan.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, sharding_note, warnings
 
-__all__ = ["Machine", "Plan", "checkpoint_bytes", "kept_checkpoints", "make_plan", "warnings"]
+__all__ = ["Machine", "Plan", "checkpoint_bytes", "kept_checkpoints", "make_plan", "sharding_note", "warnings"]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from convrun.augment.evaluation_geometry import default_crop_ratio
 from convrun.components.data import DataFacts
+from convrun.durations import seconds_of
 from convrun.errors import KeyProblem, RecipeError
 from convrun.plan.arithmetic import (
     accumulation,
@@ -23,13 +24,14 @@ from convrun.recipe import Recipe
 from convrun.recipe.problems import Path, Problem
 
 
-def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) -> Plan:
+def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, micro_batch: int | None = None) -> Plan:
     """The plan of a recipe on a machine.
 
     Args:
         recipe: a checked recipe.
         machine: where it runs.
         facts: classes and images of the data; by default what the data component says of itself.
+        micro_batch: what `auto` was when the run began, perhaps on another number of processes.
 
     Raises:
         RecipeError: numbers that do not fit together, each pointing into the recipe.
@@ -55,9 +57,10 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
             f"batch_size can be at most {facts.train_images}",
         )
     problems.raise_all()
+    written = micro_batch or training.micro_batch
     micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
     with problems.of(("training",)):
-        micro_batch = micro_batch_of(training.batch_size, training.micro_batch, machine.processes)
+        micro_batch = micro_batch_of(training.batch_size, written, machine.processes)
     total = total_steps(training.epochs, training.steps, steps)
     evaluation = recipe.evaluation
     eval_batch = evaluation.batch_size if evaluation else "auto"
@@ -76,6 +79,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         data_classes=facts.num_classes,
         batch_size=training.batch_size,
         micro_batch=micro_batch,
+        micro_batch_is_auto=training.micro_batch == "auto",
         accumulation=accumulation(training.batch_size, micro_batch, machine.processes),
         steps_per_epoch=steps,
         total_steps=total,
@@ -83,11 +87,17 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         layer_decay=values["layer_decay"],
         layer_decay_levels=values["layer_decay_levels"],
         clip_grad_norm=training.clip_grad_norm,
+        nonfinite=training.nonfinite,
+        nonfinite_limit=training.nonfinite_limit,
         precision=precision(training.precision, machine),
         compile=training.compile,
+        strategy=recipe.distributed.strategy,
+        activation_checkpointing=recipe.distributed.activation_checkpointing,
+        stop_after_seconds=seconds_of(training.stop_after) if training.stop_after else None,
         ema_decay=recipe.ema.decay if recipe.ema else None,
         evaluation_interval=interval(evaluation.every_epochs, evaluation.every_steps, steps) if evaluation else None,
         evaluation_batch=micro_batch if eval_batch == "auto" else eval_batch,
+        evaluation_batch_is_auto=eval_batch == "auto",
         crop_ratio=crop_ratio(ratio, recipe.input_size),
         interpolation=evaluation.interpolation if evaluation else "bicubic",
         report=evaluation.report if evaluation else "model",
@@ -95,7 +105,8 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
         checkpoint_interval=interval(recipe.checkpoints.every_epochs, recipe.checkpoints.every_steps, steps),
         keep_last=recipe.checkpoints.keep.last,
         keep_best=recipe.checkpoints.keep.best,
-        workers=workers(recipe.data.values["workers"], machine.cores, machine.processes),
+        keep_interval=recipe.checkpoints.keep.every_epochs and recipe.checkpoints.keep.every_epochs * steps,
+        workers=workers(recipe.data.values["workers"], machine.cores, machine.processes // machine.nodes),
         prefetch=recipe.data.values["prefetch"],
         bad_images=recipe.data.values["bad_images"],
         bad_images_limit=recipe.data.values["bad_images_limit"],
@@ -115,6 +126,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None) 
     )
     _check_lr(plan, problems)
     _check_mixing(plan, problems)
+    _check_kept(recipe, plan, problems)
     problems.raise_all()
     return plan
 
@@ -145,6 +157,19 @@ def _check_lr(plan: Plan, problems: _Problems) -> None:
             if not 0 <= plan.lr(step) < math.inf:
                 message = f"{plan.scheduler.name} gives step {step} a learning rate of {plan.lr(step)}"
                 problems.add(("scheduler",), message, "it must be a number, and not below 0")
+
+
+def _check_kept(recipe: Recipe, plan: Plan, problems: _Problems) -> None:
+    """Every checkpoint that is to stay for good must be one that is written."""
+    epochs, every = recipe.checkpoints.keep.every_epochs, recipe.checkpoints.every_epochs
+    if epochs is None or plan.keep_interval is None:
+        return
+    path = ("checkpoints", "keep", "every_epochs")
+    if plan.keep_interval > plan.total_steps:
+        problems.add(path, f"has no effect: the run is over before {epochs} epochs are", "lower or remove it")
+    elif plan.keep_interval % plan.checkpoint_interval:
+        cure = f"take a multiple of checkpoints.every_epochs ({every})" if every else "give checkpoints.every_epochs"
+        problems.add(path, f"no checkpoint is written at the end of epoch {epochs}", cure)
 
 
 def _check_mixing(plan: Plan, problems: _Problems) -> None:

@@ -29,12 +29,14 @@ class Machine:
         device: `cuda` or `cpu`; None when nobody looked (`convrun validate`).
         has_bf16: whether the device computes in bf16.
         cores: processor cores of one node, shared by its processes.
+        nodes: over how many the processes are spread evenly.
     """
 
     processes: int = 1
     device: Literal["cuda", "cpu"] | None = None
     has_bf16: bool = False
     cores: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    nodes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,12 @@ class Plan:
         train_images: images in the training split.
         num_classes: size of the model's head; `data_classes` is how many of them the data have.
         micro_batch: images of one forward pass on one device.
+        micro_batch_is_auto: whether the recipe leaves it to convrun; it may then be cut up where memory is short.
         accumulation: micro-batches a process sums up for one optimizer step.
         steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
         evaluation_interval: steps between evaluations; None: never evaluated.
+        stop_after_seconds: how long one start may last.
+        keep_interval: steps; checkpoints of its multiples stay for good. None: none does.
         timeout_seconds: how long one image may take to load; None: any time.
         crop_ratio: of the evaluation; None: resized to the square.
         precision: None only where no machine was looked at and the recipe says `auto`.
@@ -65,6 +70,7 @@ class Plan:
     data_classes: int
     batch_size: int
     micro_batch: int
+    micro_batch_is_auto: bool
     accumulation: int
     steps_per_epoch: int
     total_steps: int
@@ -72,11 +78,17 @@ class Plan:
     layer_decay: float
     layer_decay_levels: Literal["group", "block"]
     clip_grad_norm: float | None
+    nonfinite: Literal["stop", "skip"]
+    nonfinite_limit: int
     precision: Literal["float32", "bf16", "fp16"] | None
     compile: bool
+    strategy: Literal["ddp", "fsdp"]
+    activation_checkpointing: bool
+    stop_after_seconds: int | None
     ema_decay: float | None
     evaluation_interval: int | None
     evaluation_batch: int
+    evaluation_batch_is_auto: bool
     crop_ratio: float | None
     interpolation: str
     report: Literal["model", "ema"]
@@ -84,6 +96,7 @@ class Plan:
     checkpoint_interval: int
     keep_last: int
     keep_best: int
+    keep_interval: int | None
     workers: int
     prefetch: int
     bad_images: Literal["error", "skip"]
@@ -122,6 +135,11 @@ class Plan:
     def images_left_out(self) -> int:
         """Images of each epoch that fill no whole batch: train_images − steps_per_epoch × batch_size."""
         return self.train_images - self.steps_per_epoch * self.batch_size
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a share of the weights: fsdp, where there is anybody to share with."""
+        return self.strategy == "fsdp" and self.processes > 1
 
     @property
     def image_augmentations(self) -> list[Choice]:
@@ -210,8 +228,16 @@ def checkpoint_bytes(plan: Plan) -> int | None:
 
 
 def kept_checkpoints(plan: Plan) -> int:
-    """Checkpoints on disk at most: the last ones, the best ones, and the one being written."""
-    return plan.keep_last + (plan.keep_best if plan.evaluation_interval else 0) + 1
+    """Checkpoints on disk at most: the last ones, the best ones, those kept for good, and the one being written."""
+    for_good = plan.total_steps // plan.keep_interval if plan.keep_interval else 0
+    return plan.keep_last + (plan.keep_best if plan.evaluation_interval else 0) + for_good + 1
+
+
+def sharding_note(plan: Plan) -> str:
+    """That fsdp has no effect, if it has none: the recipe may be right for other machines."""
+    if plan.strategy == "fsdp" and not plan.is_sharded:
+        return "distributed.strategy fsdp has no effect: one process has nobody to share the weights with"
+    return ""
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -224,6 +250,8 @@ def warnings(plan: Plan) -> list[str]:
         )
     if plan.ema_decay is not None and (left := plan.ema_decay**plan.total_steps) > 0.05:
         found.append(f"the EMA will still hold {left:.0%} of the first weights at the end: decay is high for this run")
+    if note := sharding_note(plan):
+        found.append(note)
     if plan.log_interval > plan.total_steps:
         found.append(f"one row is logged, at the end: logging.every_steps is beyond the {plan.total_steps} steps")
     if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":

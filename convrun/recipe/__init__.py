@@ -17,7 +17,16 @@ from convrun.recipe.shipped import find_recipe, shipped_recipes
 from convrun.recipe.substitution import substituted
 from convrun.recipe.tree import Node
 
-__all__ = ["Choice", "Recipe", "find_recipe", "load_recipe", "one_recipe", "shipped_recipes", "split_arguments"]
+__all__ = [
+    "Choice",
+    "Recipe",
+    "find_recipe",
+    "load_plugins_of",
+    "load_recipe",
+    "one_recipe",
+    "shipped_recipes",
+    "split_arguments",
+]
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, plugins: bool = True) -> Recipe:
@@ -40,8 +49,13 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, plugins: b
         raise RecipeError(problems)
     tree = _with_plugin_paths(tree)
     if plugins:
-        load_plugins(_listed_plugins(tree), Path("plugins"))
+        load_plugins_of(tree)
     return checked(tree, path)
+
+
+def load_plugins_of(tree: Node) -> None:
+    """Imports the plugins that a recipe lists, those in ./plugins, and the installed ones."""
+    load_plugins(_listed_plugins(_with_plugin_paths(tree)), Path("plugins"))
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

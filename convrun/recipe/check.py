@@ -14,11 +14,13 @@ from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path as KeyPath
 from convrun.recipe.problems import Problem, nearest
-from convrun.recipe.recipe import Choice, Recipe
+from convrun.recipe.recipe import Choice, Recipe, plain
 from convrun.recipe.sections import DEFAULT_COMPONENTS, DEFAULT_LISTS, PLAIN_SECTIONS, Header
+from convrun.recipe.substitution import with_references
 from convrun.recipe.suggestions import guessed_key
 from convrun.recipe.tree import Node
 from convrun.registry import registry
+from convrun.secret_values import masked
 
 # These sections have settings that must be chosen.
 REQUIRED = ("model", "data", "optimizer", "scheduler", "training")
@@ -149,6 +151,7 @@ class _Checker:
         sentence = fault.message if fault.message[:1].isupper() else f"must be {fault.message}"
         guess = nearest(values, _quoted(fault.message)) if isinstance(values, str) else None
         cure = f"did you mean {guess}?" if guess else ""
+        values = with_references(values, self.tree.at((*path, *fault.path)))
         self.report((*path, *fault.path), f"{sentence}, got {_shown(values)}", cure)
 
     def component_section(self, name: str, kind: str) -> Choice | None:
@@ -203,7 +206,13 @@ class _Checker:
             return None
         if checked_values is None:
             return None
-        choice = Choice(kind, name, checked_values, path)
+        node = self.tree.at(path)
+        shown = {
+            key: reference
+            for key, value in plain(checked_values).items()
+            if node is not None and (reference := with_references(value, node.value.get(key))) != value
+        }
+        choice = Choice(kind, name, checked_values, path, shown)
         try:
             if "check" in component.meta:
                 component.ask("check", **choice.own_values())
@@ -242,5 +251,5 @@ def _quoted(message: str) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else masked(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from convrun.recipe.problems import Path
+from convrun.recipe.problems import Path, listed
 from convrun.recipe.recipe import Choice, Recipe
+from convrun.recipe.sections import Training
+from convrun.registry import registry
 
 Finding = tuple[Path, str, str]
+LONGEST_NAME = 200  # of the 255 bytes that file systems give a name
 
 
 def inconsistencies(recipe: Recipe) -> list[Finding]:
@@ -49,6 +52,35 @@ def _layer_decay(recipe: Recipe) -> Iterator[Finding]:
     values = recipe.optimizer.values
     if values["layer_decay"] == 1 and values["layer_decay_levels"] != "group":
         yield ("optimizer", "layer_decay_levels"), "has no effect without layer_decay", "set layer_decay, or remove it"
+
+
+def _nonfinite(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.training.nonfinite == "stop" and recipe.training.nonfinite_limit != Training.nonfinite_limit:
+        message = "has no effect: nonfinite is stop, so no step is skipped"
+        yield ("training", "nonfinite_limit"), message, "set training.nonfinite to skip, or remove it"
+
+
+def _sharding(recipe: Recipe) -> Iterator[Finding]:
+    path, cure = ("distributed", "strategy"), "distributed.strategy=ddp"
+    if recipe.distributed.strategy != "fsdp":
+        return
+    if recipe.training.precision == "fp16":
+        message = "fsdp has no loss scaling, which fp16 needs: no process sees whether another's share overflows"
+        yield path, message, f"set training.precision to bf16, or {cure}"
+    if recipe.training.compile:
+        message = "fsdp gathers each block's weights from hooks, which torch.compile cuts the model up at"
+        yield path, message, f"set training.compile to false, or {cure}"
+    if not recipe.optimizer.component.meta.get("shards", False):
+        able = [c.name for c in registry.all("optimizer") if c.meta.get("shards", False)]
+        message = f"{recipe.optimizer.name} is not known to work on shares of weights, as fsdp has it do"
+        yield path, message, f"take {listed(able, 12)}, or {cure}"
+
+
+def _activation_checkpointing(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.distributed.activation_checkpointing and recipe.training.compile:
+        message = "has no say in what torch.compile computes anew in the backward pass: that it decides itself"
+        path = ("distributed", "activation_checkpointing")
+        yield path, message, "set training.compile to false, or remove it"
 
 
 def _init(recipe: Recipe) -> Iterator[Finding]:
@@ -106,8 +138,17 @@ def _loggers(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _name_is_a_folder(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.name in (".", "..") or any(c in recipe.name for c in '/\\:\0\n\t"') or recipe.name != recipe.name.strip():
-        yield ("name",), f"{recipe.name!r} cannot name a folder", "use letters, digits, _ and -"
+    name = recipe.name
+    # A leading `.` would hide it, a leading `-` be an option of every command that it is given to.
+    is_fine = name.isprintable() and name == name.strip() and name[0] not in ".-" and not set(name) & set('/\\:"')
+    if not is_fine:
+        yield ("name",), f"{_cut(name)} cannot name a folder", "use letters, digits, _ and -"
+    elif len(name.encode()) > LONGEST_NAME:
+        yield ("name",), f"{_cut(name)} is too long to name a folder", f"use at most {LONGEST_NAME} bytes"
+
+
+def _cut(name: str) -> str:
+    return repr(name) if len(name) <= 60 else f"{name[:57]!r}..."
 
 
 _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
@@ -115,6 +156,9 @@ _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
     _ema_weights,
     _init,
     _layer_decay,
+    _nonfinite,
+    _sharding,
+    _activation_checkpointing,
     _no_evaluation,
     _augmentation_list,
     _image_before_batch,

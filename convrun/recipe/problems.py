@@ -6,6 +6,8 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Sequence
 
+from convrun.secret_values import blotted
+
 Path = tuple[str | int, ...]
 MOST_SHOWN = 110
 
@@ -47,7 +49,7 @@ class Problem:
         parts = [str(self.place) if self.place else "", dotted(self.path), self.message]
         lines = [": ".join(part for part in parts if part) + (f"; {self.cure}" if self.cure else "")]
         if self.place and self.place.text.strip():
-            lines += [f"    {line}" for line in excerpt(self.place.text, self.place.column)]
+            lines += [f"    {line}" for line in excerpt(blotted(self.place.text), self.place.column)]
         return "\n".join(lines)
 
 

@@ -12,19 +12,25 @@ from typing import Any
 from convrun.keys import values_of
 from convrun.recipe.problems import Path as KeyPath
 from convrun.recipe.problems import Place
-from convrun.recipe.sections import ORDER, Checkpoints, Ema, Evaluation, Expect, Init, Logging, Training
+from convrun.recipe.sections import ORDER, Checkpoints, Distributed, Ema, Evaluation, Expect, Init, Logging, Training
+from convrun.recipe.substitution import with_references
 from convrun.recipe.tree import Node
 from convrun.registry import Component, registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A component a recipe names, with the values of all its keys."""
+    """A component a recipe names, with the values of all its keys.
+
+    Attributes:
+        shown: what stands for the values of some keys wherever they are written: `${env:NAME}` for secrets.
+    """
 
     kind: str
     name: str
     values: Mapping[str, Any]
     path: KeyPath
+    shown: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def component(self) -> Component:
@@ -42,11 +48,12 @@ class Choice:
 
     def as_written(self) -> dict[str, Any]:
         """As a recipe would write it, every key spelled out."""
-        return {"name": self.name, **{name: plain(value) for name, value in self.values.items()}}
+        return {"name": self.name, **{name: plain(value) for name, value in self.values.items()}, **self.shown}
 
     def text(self) -> str:
         """`name(key=value, ...)` on one line."""
-        inside = ", ".join(f"{name}={_short(value)}" for name, value in self.own_values().items())
+        own = self.own_values()
+        inside = ", ".join(f"{name}={_short(self.shown.get(name, value))}" for name, value in own.items())
         return f"{self.name}({inside})"
 
 
@@ -68,6 +75,7 @@ class Recipe:
     optimizer: Choice
     scheduler: Choice
     training: Training
+    distributed: Distributed
     ema: Ema | None
     evaluation: Evaluation | None
     logging: Logging
@@ -106,7 +114,10 @@ class Recipe:
         return changed(self.tree, ())
 
     def resolved(self) -> dict[str, Any]:
-        """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become."""
+        """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become.
+
+        Secrets of the environment are the references that were written, so they must be set again.
+        """
         logging = {**values_of(self.logging), "to": [c.as_written() for c in self.loggers]}
         checkpoints = values_of(self.checkpoints)
         if self.evaluation is None:
@@ -121,6 +132,7 @@ class Recipe:
             "expect": values_of(self.expect) if self.expect else None,
             "init": values_of(self.init) if self.init else None,
             "training": values_of(self.training),
+            "distributed": values_of(self.distributed),
             "ema": values_of(self.ema) if self.ema else None,
             "evaluation": values_of(self.evaluation) if self.evaluation else None,
             "logging": logging,
@@ -132,7 +144,7 @@ class Recipe:
             for section in ("model", "data", "loss", "optimizer", "scheduler", "launcher")
         }
         return {
-            key: plain(everything[key])
+            key: with_references(plain(everything[key]), self.tree.value.get(key))
             for key in ORDER
             if everything[key] not in ("", [], None) or key in ("evaluation", "augmentations")
         }
@@ -145,6 +157,7 @@ class Recipe:
         described = self.resolved()
         for key in ("name", "summary", "notes", "expect", "logging", "launcher"):
             described.pop(key, None)
+        del described["training"]["stop_after"]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -79,14 +79,18 @@ def _properties(keys: list[Key]) -> dict[str, Any]:
 
 
 def _with_reference(described: dict[str, Any]) -> dict[str, Any]:
-    """A number may come from the environment, and is text until then."""
+    """A number, or a text of some form, may come from the environment, and is other text until then."""
     reference = {"type": "string", "pattern": r"^\$\{env:"}
-    if described.get("type") in ("integer", "number", "boolean"):
+    if _has_form(described):
         about = {name: described.pop(name) for name in ("description", "default") if name in described}
         return about | {"anyOf": [described, reference]}
-    if any(choice.get("type") in ("integer", "number", "boolean") for choice in described.get("anyOf", ())):
+    if any(map(_has_form, described.get("anyOf", ()))):
         described["anyOf"].append(reference)
     return described
+
+
+def _has_form(described: dict[str, Any]) -> bool:
+    return described.get("type") in ("integer", "number", "boolean") or "pattern" in described
 
 
 def _first_line(section: type[Any]) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from convrun.durations import Duration
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Weights = Literal["model", "ema"]
+Strategy = Literal["ddp", "fsdp"]
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 Percent = Annotated[float, Limits(ge=0, le=100)]
 
@@ -84,7 +86,13 @@ class Training:
     micro_batch: images of one forward pass on one device; auto: the largest divisor of a process's share up to 128
     precision: arithmetic of the forward pass; auto: bf16 on a GPU that has it, else float32
     clip_grad_norm: largest norm of a step's gradient; longer ones are scaled down to it
+    nonfinite: what happens when the loss or the gradient of a step is no number. stop: the run ends (exit code 3), from
+        the weights of the last checkpoint it can go on; skip: the step is not applied, which costs a wait for the
+        device each step. In fp16 a gradient that overflows is skipped either way: that is how its loss scale is found
+    nonfinite_limit: most steps of a run that may be skipped so; only with nonfinite: skip
     compile: whether torch.compile compiles the model
+    stop_after: how long a start may last; then it saves and ends with exit code 75, to be started again. Make it
+        shorter than the time limit of the job, by more than a step and a checkpoint take
     """
 
     batch_size: Annotated[int, Limits(gt=0, le=2**20)]
@@ -93,7 +101,24 @@ class Training:
     micro_batch: PositiveInt | Literal["auto"] = "auto"
     precision: Precision = "float32"
     clip_grad_norm: PositiveFloat | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: PositiveInt = 10
     compile: bool = False
+    stop_after: Duration | None = None
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """What of a model each of several processes holds. A run may change it whenever it goes on.
+
+    strategy: ddp: each process holds weights, gradients, the optimizer's state and the EMA whole; fsdp: of each only
+        its share, and a block's weights are gathered when they are needed, in bf16 if that is the precision
+    activation_checkpointing: whether the backward pass computes a block's activations anew from its input, instead of
+        keeping them from the forward pass: less memory for about a third more computing, and the same numbers
+    """
+
+    strategy: Strategy = "ddp"
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,10 +168,12 @@ class Keep:
 
     last: how many of the newest
     best: how many of the best by the reported top-1
+    every_epochs: those that end epochs n, 2n, ... stay for good
     """
 
     last: PositiveInt = 2
     best: NonNegativeInt = 1
+    every_epochs: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +195,7 @@ PLAIN_SECTIONS: dict[str, type[Any]] = {
     "expect": Expect,
     "init": Init,
     "training": Training,
+    "distributed": Distributed,
     "ema": Ema,
     "evaluation": Evaluation,
     "logging": Logging,
@@ -186,6 +214,6 @@ DEFAULT_LISTS: dict[str, list[dict[str, Any]]] = {
 # The order of a recipe's keys, for what convrun writes.
 ORDER = (
     "name", "summary", "expect", "notes", "seed", "input_size", "plugins", "model", "init", "data", "augmentations",
-    "loss", "optimizer", "scheduler", "training", "ema", "evaluation", "logging", "checkpoints", "callbacks",
-    "launcher",
+    "loss", "optimizer", "scheduler", "training", "distributed", "ema", "evaluation", "logging", "checkpoints",
+    "callbacks", "launcher",
 )  # fmt: skip

@@ -37,6 +37,7 @@ class Node:
         key_place: where its key starts, if it is the value of a key.
         is_plain: for text, whether it was written without quotes.
         size: the nodes below it and itself, aliases counted as often as they are used.
+        reference: for text that a secret of the environment was filled into, what was written: `${env:NAME}`.
     """
 
     value: Any
@@ -44,6 +45,7 @@ class Node:
     key_place: Place | None = None
     is_plain: bool = False
     size: int = 1
+    reference: str | None = None
 
     def plain(self) -> Any:
         """The value as plain Python data, without places."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from convrun.errors import CheckpointError
 
@@ -34,16 +35,24 @@ class Ema:
     def swapped_in(self) -> Iterator[None]:
         """Inside, the model computes with the averages; afterwards its own weights are back, bit for bit.
 
-        Tensors change places without a copy (of float32 models), so this costs neither time nor memory.
+        Tensors change places without a copy (of float32 models), so this costs neither time nor memory. Shares (fsdp)
+        change contents: where they lie is what the processes send each other.
         """
-        own = {name: source.data for name, source in self._sources.items()}
+        shares = [(s, self._averages[name]) for name, s in self._sources.items() if isinstance(s, DTensor)]
+        own = {name: s.data for name, s in self._sources.items() if not isinstance(s, DTensor)}
+        exchanged = []
         try:
-            for name, source in self._sources.items():
-                source.data = self._averages[name].to(source.dtype)
+            for name in own:
+                self._sources[name].data = self._averages[name].to(own[name].dtype)
+            for source, average in shares:
+                _exchange(source, average)
+                exchanged.append((source, average))
             yield
         finally:
-            for name, source in self._sources.items():
-                source.data = own[name]
+            for name, data in own.items():
+                self._sources[name].data = data
+            for source, average in exchanged:
+                _exchange(source, average)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages under the names the model gives its weights; not copies."""
@@ -64,3 +73,12 @@ class Ema:
             )
         for name, average in self._averages.items():
             average.copy_(state[name])
+
+
+@torch.no_grad()
+def _exchange(weight: DTensor, average: Tensor) -> None:
+    """Swaps the numbers of two shares, both float32."""
+    assert isinstance(average, DTensor)
+    held = weight.to_local().clone()
+    weight.to_local().copy_(average.to_local())
+    average.to_local().copy_(held)

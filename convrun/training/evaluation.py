@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convrun.data.feed import EvalBatch
+from convrun.distributed.group import Group
 from convrun.training.precision import Precision
 
 
@@ -39,36 +41,65 @@ def evaluate(
     inputs: Callable[[Tensor], Tensor],
     precision: Precision,
     should_stop: Callable[[], bool] = lambda: False,
+    splits: int = 1,
+    group: Group | None = None,
+    take_part: Callable[[], object] = lambda: None,
 ) -> Score:
     """Evaluates a model.
 
     Args:
         model: put into evaluation mode and back.
-        batches: uint8 images with labels.
+        batches: uint8 images with labels; with several processes each one's own, and `len` says how many at most.
         inputs: brings a batch to the device, normalised.
         precision: of the forward pass; losses are summed in float64.
-        should_stop: asked before each batch.
+        should_stop: asked before each batch; with several processes in each as often as in the one that has most.
+        splits: parts in which a batch goes through the model; no figure depends on them.
+        group: the processes that share the images; the score is that of all.
+        take_part: called for each forward pass that another process may make and this one does not, where a model's
+            passes are collective.
 
     Raises:
         EvaluationStopped: `should_stop` said so; there is no score then.
     """
+    group = group or Group()
     sums = torch.zeros(4, dtype=torch.float64, device=precision.device)
     was_training = model.training
     model.eval()
     try:
-        for batch in batches:
-            if should_stop():
-                raise EvaluationStopped
-            labels = batch.labels.to(precision.device, non_blocking=True)
-            with precision.autocast():
-                logits = model(inputs(batch.images))
-            sums += _sums(logits.float(), labels)
+        # Closed here and not by the garbage collector, in which a second Ctrl-C would be lost.
+        with contextlib.closing(_side_by_side(batches, group)) as rounds:
+            for batch in rounds:
+                if should_stop():
+                    raise EvaluationStopped
+                parts = batch.images.chunk(splits) if batch is not None else ()
+                with precision.autocast():
+                    logits = [model(inputs(part)) for part in parts]
+                    for _ in range(splits - len(parts)):
+                        take_part()
+                if batch is not None:
+                    labels = batch.labels.to(precision.device, non_blocking=True)
+                    sums += _sums(torch.cat(logits).float(), labels)
     finally:
         model.train(was_training)
-    loss, top1, top5, images = sums.tolist()
+    loss, top1, top5, images = group.add_up(sums).tolist()
     if not images:
         return Score(0.0, 0.0, float("nan"), 0)
     return Score(100 * top1 / images, 100 * top5 / images, loss / images, int(images))
+
+
+def _side_by_side(batches: Iterable[EvalBatch], group: Group) -> Generator[EvalBatch | None]:
+    """This process's batches, then None as often as others still have some: all go the same number of rounds."""
+    if group.size == 1:
+        yield from batches
+        return
+    rounds = max(group.from_all(len(cast(Sized, batches))))
+    with contextlib.closing(_each(batches)) as own:
+        for _ in range(rounds):
+            yield next(own, None)
+
+
+def _each(batches: Iterable[EvalBatch]) -> Generator[EvalBatch]:
+    yield from batches
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -27,6 +27,21 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    @property
+    def is_loss_scaled(self) -> bool:
+        """Whether gradients may overflow, and the scaler deals with it."""
+        return bool(self.scaler.is_enabled())
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor on the loss; reading it waits for the device, in fp16 only."""
+        return float(self.scaler.get_scale()) if self.is_loss_scaled else 1.0
+
+    def leave_out(self) -> None:
+        """A step is not taken although the scaler might have taken it."""
+        if self.is_loss_scaled:
+            self.scaler.update()
+
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Steps the optimizer; False if the scaler skipped the step because a gradient overflowed."""
         if not self.scaler.is_enabled():

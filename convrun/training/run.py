@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,14 +15,20 @@ from convrun import checkpoints
 from convrun.data.image_set import ImageSet
 from convrun.display.outcome_text import outcome_text
 from convrun.display.screen import Screen
+from convrun.distributed.agreement import check_agreement, data_hash
+from convrun.distributed.group import Group
+from convrun.distributed.world import world_of
 from convrun.errors import ConvrunError, DataError
 from convrun.plan import Plan, make_plan
 from convrun.randomness import derived_seed
 from convrun.recipe import Choice, Recipe
 from convrun.run_folder import RunFolder
 from convrun.training.device import this_machine
+from convrun.training.follower import Follower
+from convrun.training.kept_micro_batch import kept_micro_batch
 from convrun.training.outcome import Outcome
-from convrun.training.session import Resume, Session
+from convrun.training.saved_state import Resume
+from convrun.training.session import Session
 from convrun.training.signals import StopRequest
 from convrun.weights.initial import load_initial
 
@@ -33,6 +41,8 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     allow_changes: Sequence[str] = (),
     screen: Screen | None = None,
+    stop: StopRequest | None = None,
+    group: Group | None = None,
 ) -> Outcome:
     """Trains a recipe on this machine, from the start or from the folder's last checkpoint.
 
@@ -43,33 +53,62 @@ def run(
         device: where to train.
         allow_changes: recipe keys that may differ from those the folder's run began with.
         screen: where lines go.
+        stop: one that listens already; by default one that listens as long as this lasts.
+        group: the processes that share the run, of which this is one; by default it is alone
+            (`convrun.distributed.processes.in_each_process` makes several).
 
     Raises:
         ConvrunError: each with the exit code that fits (`convrun.errors`); the state is saved where there is any.
     """
-    machine = this_machine(device)
+    with StopRequest() if stop is None else contextlib.nullcontext(stop) as stop:
+        group = group or alone()
+        machine = this_machine(device, group.world)
+        folder = RunFolder(group.from_first(lambda: folder_of(recipe, output, group).path))
+        # What can fail without a folder fails before one is made: nothing half-written stays behind. The data come
+        # first, because other data than the recipe's make the plan's numbers wrong in turn.
+        train_set, val_set = open_data(recipe.data)
+        micro_batch = group.from_first(lambda: kept_micro_batch(recipe, folder, machine))
+        plan = make_plan(recipe, machine, micro_batch=micro_batch)
+        check_counts(plan, train_set, val_set)
+        check_agreement(group, {"recipe": recipe.hash, "data": data_hash(train_set, val_set)})
+        stop.stop_after_seconds = plan.stop_after_seconds
+        model = build_model(plan)
+        # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
+        is_new = group.from_first(lambda: not checkpoints.steps_in(folder.checkpoints))
+        init_text = ""
+        if is_new and plan.init is not None:
+            with group.one_of_each_node_first():  # it may have to be downloaded
+                init_text = load_initial(model, plan.init, plan.num_classes)
+        screen = screen or Screen()
+        share = Session if group.is_first else Follower
+        with folder.opened(screen.say) if group.is_first else contextlib.nullcontext():
+            try:
+                begun = share(recipe, plan, machine, folder, screen, stop, train_set, val_set, model, init_text, group)
+                outcome = begun.go(resume, allow_changes)
+                screen.record(outcome_text(recipe, outcome))
+                return outcome
+            except ConvrunError as error:
+                screen.record(str(error))
+                raise
+            finally:
+                screen.close()
+
+
+def alone() -> Group:
+    """This process alone; raises ConvrunError if a launcher has started it as one of several."""
+    world = world_of(os.environ)
+    if world.size > 1:
+        raise ConvrunError(
+            f"{world.launcher} started this as one of {world.size} processes, each of which would train alone: start "
+            "it once, use convrun run, or see convrun.distributed.processes.in_each_process"
+        )
+    return Group(world)
+
+
+def folder_of(recipe: Recipe, output: Path | None, group: Group) -> RunFolder:
+    """The run folder; under a name that other processes understand as well, wherever they were started."""
     folder = RunFolder(output) if output is not None else RunFolder.named(recipe.name, recipe.hash)
-    # What can fail without a folder fails before one is made: nothing half-written stays behind. The data come first,
-    # because other data than the recipe's make the plan's numbers wrong in turn.
-    train_set, val_set = open_data(recipe.data)
-    plan = make_plan(recipe, machine)
-    check_counts(plan, train_set, val_set)
-    model = build_model(plan)
-    # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
-    is_new = not checkpoints.steps_in(folder.checkpoints)
-    init_text = load_initial(model, plan.init, plan.num_classes) if is_new and plan.init is not None else ""
-    screen = screen or Screen()
-    with folder.opened(), StopRequest() as stop:
-        try:
-            begun = Session(recipe, plan, machine, folder, screen, stop, train_set, val_set, model, init_text)
-            outcome = begun.go(resume, allow_changes)
-            screen.record(outcome_text(recipe, outcome))
-            return outcome
-        except ConvrunError as error:
-            screen.record(str(error))
-            raise
-        finally:
-            screen.close()
+    return folder if group.size == 1 else RunFolder(folder.path.absolute())
 
 
 def open_data(data: Choice) -> tuple[ImageSet, ImageSet]:

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from convrun import checkpoints
-from convrun.augment.crops import evaluation_transform
-from convrun.components.augmentations import Shape
 from convrun.components.loggers import Logger, RunInfo
-from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.image_set import ImageSet
-from convrun.data.order import MicroBatches
-from convrun.data.skipped import SkippedImages
-from convrun.data.tolerance import Tolerance
+from convrun.data.skipped import SkippedImage, SkippedImages
 from convrun.display.recipe_text import recipe_yaml
+from convrun.display.row_notice import row_notice
 from convrun.display.screen import Screen
-from convrun.errors import CheckpointError, Diverged, Interrupted, Preempted, RunFolderError
-from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints
+from convrun.distributed.failure import Failure
+from convrun.distributed.group import Group
+from convrun.distributed.stopping import AgreedStop
+from convrun.durations import duration_text
+from convrun.errors import (
+    ConvrunError,
+    Interrupted,
+    RunFolderError,
+)
+from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, sharding_note
 from convrun.recipe import Recipe
-from convrun.resume import check_same_data, check_unchanged, drop_what_changed
 from convrun.run_folder import RunFolder, explained
+from convrun.run_folder.environment import add_start
+from convrun.training.advice import advising
+from convrun.training.building import Feeds, build_trainer, restore
+from convrun.training.debug_dump import write_dump
 from convrun.training.device import device_text
-from convrun.training.outcome import Outcome
-from convrun.training.parameter_groups import parameter_groups
+from convrun.training.non_finite import Fault
+from convrun.training.outcome import Outcome, state_after, state_of
+from convrun.training.placing import placed
+from convrun.training.saved_state import Resume, data_facts, saved_state
+from convrun.training.saving import Checkpointer
+from convrun.training.schedule_change import schedule_changes
 from convrun.training.signals import StopRequest
-from convrun.training.state import RunState
+from convrun.training.starting_point import found_for_all
 from convrun.training.trainer import Trainer
 from convrun.training.weights import export_weights
-
-Resume = Literal["auto", "never", "must"]
 
 
 class Session:
@@ -55,44 +62,55 @@ class Session:
         val_set: ImageSet,
         model: nn.Module,
         init_text: str = "",
+        group: Group | None = None,
     ) -> None:
         self.recipe, self.plan, self.machine, self.folder = recipe, plan, machine, folder
         self.screen, self.stop, self.train_set, self.val_set = screen, stop, train_set, val_set
         self.device = torch.device(machine.device or "cpu")
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.init_text = init_text
+        self.model = placed(model, plan, self.device)
+        self.init_text, self.group = init_text, group or Group()
         self.loggers: list[Logger] = []
         self.skipped = SkippedImages(
             {"train": plan.train_images, "val": plan.val_images},
             plan.bad_images_limit,
-            folder.path / "skipped_images.jsonl",
+            folder.path / "skipped_images.jsonl" if self.group.is_first else None,
             screen.say,
         )
+        self.unshared: list[SkippedImage] = []  # images that rank 0 does not know of yet
+        self.data = data_facts(train_set, val_set)
+        self.checkpointer = Checkpointer(recipe, plan, folder, self.data, self.flush, screen.say)
         self.step = 0
+        self.record = ""  # where the last step with a number that is none is recorded
 
     def go(self, resume: Resume, allow_changes: Sequence[str]) -> Outcome:
         """Trains to the end; every way out leaves a true status.json."""
-        saved, path, changes = self.saved_state(resume, allow_changes)
+        find = partial(saved_state, self.folder, self.recipe, self.data, self.model, resume, allow_changes)
+        found = found_for_all(self.group, partial(find, self.say_and_log))
+        saved, path, changes = found.content, found.path, found.changes
         self.step = saved["state"]["step"] if saved is not None else 0
-        if saved is not None and not changes and self.is_finished(saved["state"]):
+        if saved is not None and not changes and self.group.from_first(partial(self.is_finished, saved["state"])):
             best = saved["state"]["best"]
             return Outcome(self.folder.path, best[0][0] if best else None, self.step, was_finished=True)
+        notes = self.group.from_first(
+            partial(schedule_changes, self.folder, self.plan, self.machine, changes, self.step)
+        )
+        self.stop.run_has_begun = True
+        start_step = self.step
         try:
-            self.begin(changes)
+            self.begin(changes, notes)
             trainer = self.trainer(saved, path)
-            saved = None  # its tensors would take memory as long as the run lasts
-            trainer.train()
-            self.close_loggers()
-            if len(self.skipped):
-                self.screen.say(self.skipped.summary())
-            self.check_is_complete(trainer)
-            export_weights(self.folder, trainer)
-            self.folder.set_status("finished", self.step, self.plan.total_steps)
+            del saved, found  # their tensors would take memory as long as the run lasts
+            with advising(self.checkpointer, self.plan, self.folder.path, lambda: self.record):
+                trainer.train()
+            self.end_training(trainer)
+            self.check_is_complete(trainer, start_step)
+            self.leave_results(trainer)
         except KeyboardInterrupt as error:
             self.note_end(error)
+            is_over = self.step >= self.plan.total_steps
+            where = "after the last step" if is_over else f"in the midst of step {self.step + 1}"
             raise Interrupted(
-                f"stopped at once, in the midst of step {self.step + 1}; go on from the last checkpoint with: "
-                f"{self.command}"
+                f"stopped at once, {where}; go on from the last checkpoint with: {self.command}"
             ) from error
         except BaseException as error:
             self.note_end(error)
@@ -106,47 +124,14 @@ class Session:
         is_over = bool(state["stopped_because"]) or state["step"] >= self.plan.total_steps
         return is_over and (self.folder.read_json("status.json") or {}).get("state") == "finished"
 
-    def saved_state(
-        self, resume: Resume, allow_changes: Sequence[str]
-    ) -> tuple[dict[str, Any] | None, Path, list[tuple[str, Any, Any]]]:
-        """The newest checkpoint's content, if the run is to go on from one; its file; the changes since."""
-        steps = checkpoints.steps_in(self.folder.checkpoints)
-        if not steps:
-            if resume == "must":
-                raise RunFolderError(f"--resume must: {self.folder.path} holds no checkpoint to go on from")
-            return None, self.folder.path, []
-        if resume == "never":
-            raise RunFolderError(
-                f"--resume never: {self.folder.path} holds a run already; choose another folder with --output"
-            )
-        changes = check_unchanged(self.folder, self.recipe, allow_changes)
-        path = checkpoints.path_of(self.folder.checkpoints, steps[-1])
-        saved = checkpoints.load(path)
-        if missing := RunState.missing_in(saved["state"]):
-            raise CheckpointError(f"{path} does not fit the recipe: its state has no {missing[0]}; delete it")
-        checkpoints.check_same_tensors(path, saved["model"], self.model.state_dict())
-        if not any(key.split(".")[0] == "data" for key, _, _ in changes):
-            check_same_data(path, saved["data"], self.data_facts())
-        if changes:
-            drop_what_changed(saved, [key for key, _, _ in changes])
-        return saved, path, changes
-
-    def data_facts(self) -> dict[str, Any]:
-        """What a checkpoint remembers of the data: the class map, and how many images there are."""
-        return {
-            "class_names": list(self.train_set.class_names),
-            "train_images": len(self.train_set),
-            "val_images": len(self.val_set),
-        }
-
-    def begin(self, changes: list[tuple[str, Any, Any]]) -> None:
+    def begin(self, changes: list[tuple[str, Any, Any]], notes: Sequence[str]) -> None:
         """Writes what the folder says of the run, and tells the user where it is."""
         if self.step == 0:
             size = 4 * sum(p.numel() for p in self.model.parameters())
             per_checkpoint = checkpoint_bytes(self.plan) or 4 * size
             self.folder.check_space(per_checkpoint * kept_checkpoints(self.plan) + 4 * size)
         # Before recipe.yaml, which makes a change the run's own: a kill between the two must not hide it.
-        self.folder.add_start(device_text(self.machine), changes, self.step)
+        versions = add_start(self.folder, device_text(self.machine), changes, self.step)
         self.folder.write_json("plan.json", self.plan.as_dict())
         self.folder.write("recipe.yaml", recipe_yaml(self.recipe))
         self.folder.set_status("running", self.step, self.plan.total_steps)
@@ -154,8 +139,11 @@ class Session:
             self.screen.log_to(self.folder.path / "train.log")
         how = f"goes on after step {self.step} of {self.plan.total_steps}" if self.step else "starts"
         self.screen.say(f"{self.plan.name} {how} in {self.folder.path} on {device_text(self.machine)}")
-        if self.init_text:
-            self.screen.say(self.init_text)
+        for line in (self.init_text, versions, sharding_note(self.plan), *notes):
+            if line:
+                self.screen.say(line)
+        self.group.on_failure = self.note_failure
+        self.group.wait()
 
     def trainer(self, saved: dict[str, Any] | None, path: Path) -> Trainer:
         """Everything the plan names, built; the saved state loaded into it."""
@@ -170,43 +158,36 @@ class Session:
             evaluated_step=saved["state"]["evaluated_step"] if saved is not None else 0,
             screen=self.screen,
         )
-        shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
-        transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
-        image_augmentations = [choice.create(shape) for choice in plan.image_augmentations]
-        if not any(choice.component.meta.get("crops", False) for choice in plan.image_augmentations):
-            image_augmentations.append(_WithoutDraws(transform))
-        loading: dict[str, Any] = {
-            "input_size": plan.input_size,
-            "prefetch": plan.prefetch,
-            "device": self.device,
-            "tolerance": Tolerance(plan.retries, plan.bad_images == "skip", plan.timeout_seconds),
-            "on_skipped": self.skipped.add,
-        }
-        trainer = Trainer(
-            plan,
-            self.model,
-            plan.optimizer.create(parameter_groups(self.model, plan.layer_decay, plan.layer_decay_levels)),
-            plan.loss.create(),
-            partial(self.open_feed, image_augmentations, loading),
-            self,
-            batch_augmentations=[choice.create(shape) for choice in plan.batch_augmentations],
-            validation=EvalFeed(
-                self.val_set, transform, batch_size=plan.evaluation_batch, workers=plan.workers, **loading
-            ),
-            callbacks=[choice.create(info) for choice in plan.callbacks],
-            should_stop=lambda: self.stop.is_set,
-        )
+        feeds = Feeds(plan, self.train_set, self.val_set, self.device, self.group, self.note_skipped)
+        should_stop = AgreedStop(self.stop, self.group)
+        trainer = build_trainer(plan, self.model, feeds, info, self, should_stop, self.group)
         if saved is not None:
-            try:
-                trainer.load_state_dict(saved)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path}: {error}") from error
-            except (AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
-                raise CheckpointError(f"{path} does not fit the recipe: {error}; train in another folder") from error
+            restore(trainer, saved, path)
         # Loggers come last: they drop what an earlier process wrote beyond the state it saved.
-        for choice in plan.loggers:
-            self.loggers.append(choice.create(info))
+        self.open_loggers(info)
         return trainer
+
+    def open_loggers(self, info: RunInfo) -> None:
+        """Those that the plan names."""
+        for choice in self.plan.loggers:
+            self.loggers.append(choice.create(info))
+
+    def end_training(self, trainer: Trainer) -> None:
+        """Brings all that was trained and logged to the disk."""
+        self.share_skipped()
+        if self.plan.is_sharded:  # the others give their shares once more if the state is to be saved once more
+            self.group.from_first(self.checkpointer.is_to_try_again)
+        self.checkpointer.finish(trainer)
+        self.close_loggers()
+        self.screen.say(self.checkpointer.summary())
+        if len(self.skipped):
+            self.screen.say(self.skipped.summary())
+
+    def leave_results(self, trainer: Trainer) -> None:
+        """The weights, and the word that the run is finished."""
+        export_weights(self.folder, trainer, self.screen.say)
+        self.screen.flush_log()
+        self.folder.set_status("finished", self.step, self.plan.total_steps)
 
     def close_loggers(self) -> None:
         """Each once, whatever another one raises."""
@@ -218,32 +199,64 @@ class Session:
 
     def note_end(self, error: BaseException) -> None:
         """Takes down what is open and says in status.json how the run ended; what fails in that hides no error."""
-        with contextlib.suppress(Exception):
-            self.close_loggers()
-        text = (
-            "" if isinstance(error, Interrupted | Preempted | KeyboardInterrupt) else str(error) or type(error).__name__
-        )
+        # A second Ctrl-C waits for nothing: the thread that writes a checkpoint ends with the process.
+        is_at_once = isinstance(error, KeyboardInterrupt)
+        for end in (self.close_loggers,) if is_at_once else (self.checkpointer.wait, self.close_loggers):
+            with contextlib.suppress(Exception):
+                end()
+        text, state = "", state_after(error)
+        if state in ("failed", "diverged"):
+            text = str(error) or type(error).__name__
+        # It may be only the echo of what happened in another process.
+        if (
+            state == "failed"
+            and (failure := self.group.cause_of(error)) is not None
+            and failure.rank != self.group.rank
+        ):
+            text, state = failure.text(), state_of(failure)
+            self.screen.record(text)
         with contextlib.suppress(RunFolderError):
             if self.folder.holds_a_run():
-                self.folder.set_status(_state_after(error), self.step, self.plan.total_steps, text)
+                self.folder.set_status(state, self.step, self.plan.total_steps, text)
 
-    def open_feed(self, augmentations: list[Any], loading: dict[str, Any], start_step: int) -> TrainFeed:
-        """The run's micro-batches from a step on."""
-        plan = self.plan
-        order = MicroBatches(
-            seed=plan.seed,
-            images=plan.train_images,
-            batch_size=plan.batch_size,
-            micro_batch=plan.micro_batch,
-            start_step=start_step,
-            end_step=plan.total_steps,
-        )
-        return TrainFeed(self.train_set, order, augmentations, workers=plan.workers, **loading)
+    def note_failure(self, failure: Failure) -> None:
+        """The run failed in another process; this one is about to end."""
+        text = failure.text()
+        self.screen.stop_progress()
+        self.screen.record(text)
+        self.folder.set_status(state_of(failure), self.step, self.plan.total_steps, text)
+
+    def note_fault(self, fault: Fault) -> None:
+        """Records the step; one that is left out is said."""
+        self.record = write_dump(self.folder, fault, self.plan, self.train_set)
+        if fault.is_skipped:
+            self.say(f"step {fault.step} is skipped: {fault.what}; {self.record}")
+
+    def note_skipped(self, images: Iterable[SkippedImage]) -> None:
+        """Images that this process could not read; raises DataError if the run puts up with no more."""
+        self.skipped.add(images)
+
+    def share_skipped(self) -> None:
+        """Rank 0 lists what the others could not read; collective."""
+        if self.group.size > 1 and self.plan.bad_images == "skip":
+            unshared, self.unshared = self.unshared, []
+            for images in self.group.from_all(unshared):
+                self.skipped.add(images)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        self.screen.say(text)
 
     def log(self, row: dict[str, Any]) -> None:
         """A row for every logger; an evaluation without some images says so."""
+        self.share_skipped()
+        self.folder.check_held()
         if row["kind"] == "eval" and row["images"] < self.plan.val_images:
             row = {**row, "skipped": self.plan.val_images - row["images"]}
+        if row["kind"] == "train":
+            row = {**row, "checkpoint_wait": self.checkpointer.take_share()}
+        if notice := row_notice(row):
+            self.say(notice)
         for logger in self.loggers:
             logger.log(row)
 
@@ -251,27 +264,36 @@ class Session:
         """Moves the progress display."""
         self.step = step
         self.screen.advance(step)
+        self.checkpointer.poll()
 
     def save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint, and deletes those that need not stay."""
-        state = trainer.state
-        content = {
-            **trainer.state_dict(),
-            "samples_seen": state.step * self.plan.batch_size,
-            "recipe": self.recipe.resolved(),
-            "recipe_hash": self.plan.recipe_hash,
-            "data": self.data_facts(),
-        }
-        folder = self.folder.checkpoints
-        checkpoints.save(folder, state.step, content)
-        checkpoints.keep_only(folder, self.plan.keep_last, [step for _, step in state.best[: self.plan.keep_best]])
-        self.folder.set_status("running", state.step, self.plan.total_steps)
+        """Hands the state to the checkpointer."""
+        self.checkpointer.save(trainer)
 
-    def check_is_complete(self, trainer: Trainer) -> None:
-        """Raises what a signal asked for, with the command to go on, if steps or the last evaluation are left."""
+    def flush(self) -> None:
+        """Hands what was logged so far to the kernel; raises RunFolderError if that cannot be done."""
+        for logger in self.loggers:
+            flush = getattr(logger, "flush", None)  # a plugin need not have one
+            if flush is not None:
+                flush()
+        self.skipped.flush()
+
+    def say_and_log(self, text: str) -> None:
+        """A line for the user before the run's log is open for good."""
+        self.screen.log_to(self.folder.path / "train.log")
+        self.screen.say(text)
+
+    def check_is_complete(self, trainer: Trainer, start_step: int) -> None:
+        """Raises what was asked for, with the command to go on, if steps or the last evaluation are left."""
         left = self.plan.total_steps - self.step
         if trainer.state.stopped_because or not (left or trainer.is_evaluation_due()):
             return
+        if self.stop.signal is None and self.step == start_step:
+            # Started again by a scheduler, it would get no further, for ever.
+            raise ConvrunError(
+                f"training.stop_after ({duration_text(self.plan.stop_after_seconds or 0)}) was over before this start "
+                f"had done a step; give it longer: {self.command} training.stop_after=..."
+            )
         what = f"{left} to go" if left else "its evaluation to go"
         raise self.stop.error(
             f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; go on with: {self.command}"
@@ -281,21 +303,3 @@ class Session:
     def command(self) -> str:
         """What goes on with this run, to paste."""
         return f"convrun run {shlex.quote(str(self.folder.path))}"
-
-
-@dataclasses.dataclass(frozen=True)
-class _WithoutDraws:
-    """The evaluation's geometry in the place of an augmentation, for recipes that list no crop."""
-
-    transform: Any
-
-    def __call__(self, image: Any, _generator: Any) -> Any:
-        return self.transform(image)
-
-
-def _state_after(error: BaseException) -> Literal["interrupted", "preempted", "diverged", "failed"]:
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, Preempted):
-        return "preempted"
-    return "diverged" if isinstance(error, Diverged) else "failed"

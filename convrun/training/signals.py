@@ -1,12 +1,18 @@
-"""Signals that ask a run to stop: the step is finished, the state saved, and the exit code tells why."""
+"""Somebody asks a run to stop, by a signal or by the time that the recipe allows; the exit code tells who.
+
+Once the run has begun, the step is finished and the state saved. Before that there is nothing to save: a signal stops
+at once.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from convrun.durations import duration_text
 from convrun.errors import ConvrunError, Interrupted, Preempted
 
 # SIGHUP: the terminal was closed.
@@ -14,33 +20,66 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signa
 
 
 class StopRequest:
-    """Listens while it is entered. A second Ctrl-C does not wait for the step: it stops at once."""
+    """Listens while it is entered; its clock starts when it is made.
+
+    Attributes:
+        signal: the one that has come.
+        run_has_begun: from then on a signal is noted and the loop asks `is_set`; before it ends the process at once.
+        stop_after_seconds: how long the process may train, if the recipe says.
+
+    A second Ctrl-C never waits: it stops at once.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.run_has_begun = False
+        self.stop_after_seconds: float | None = None
+        self._since = time.monotonic()
         self._before: dict[signal.Signals, Any] = {}
 
     @property
     def is_set(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
+        """Whether a signal has come, or the time is over."""
+        return self.signal is not None or self.is_time_over
+
+    @property
+    def is_time_over(self) -> bool:
+        """Whether the process has had the time that the recipe allows."""
+        return self.stop_after_seconds is not None and time.monotonic() - self._since >= self.stop_after_seconds
 
     def error(self, message: str) -> ConvrunError:
         """What to raise once the state is saved: Interrupted (130) after Ctrl-C, else Preempted (75)."""
+        if self.signal is None and self.stop_after_seconds is not None:
+            message = f"training.stop_after: {duration_text(self.stop_after_seconds)} are over; {message}"
         return Interrupted(message) if self.signal == signal.SIGINT else Preempted(message)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOPPING}
+            # What is ignored stays so: `nohup`, and a shell's `&`, rely on it.
+            heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if instead := self.error_before_training(error):
+            raise instead from error
+
+    def error_before_training(self, error: BaseException | None) -> ConvrunError | None:
+        """What to raise in the place of the KeyboardInterrupt by which a signal ended a run that had not begun."""
+        if not isinstance(error, KeyboardInterrupt) or self.signal is None or self.run_has_begun:
+            return None
+        return self.error(
+            f"stopped by {self.signal.name} before training began; nothing was changed, start again the same way"
+        )
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
+        is_first = self.signal is None
+        is_second_ctrl_c = number == signal.SIGINT and self.signal == signal.SIGINT
         # The user's word stands: a SIGTERM after Ctrl-C makes no preemption of it.
         if self.signal != signal.SIGINT:
             self.signal = signal.Signals(number)
+        # KeyboardInterrupt, because no `except Exception` on the way takes it for an error of its own.
+        if is_second_ctrl_c or (is_first and not self.run_has_begun):
+            raise KeyboardInterrupt

@@ -15,6 +15,9 @@ class RunState:
         evaluated_step: the last step after which the weights were evaluated.
         best: (reported top-1 in percent, step) of the best evaluations, best first, as many as are kept (at least 1).
         skipped_steps: steps that fp16's loss scaling skipped.
+        nonfinite_steps: steps that were left out because a number in them was none (`training.nonfinite: skip`).
+        forward_splits: parts in which a micro-batch goes through the model, because the whole did not fit.
+        evaluation_splits: the same for a batch of the evaluation.
         callbacks: what each callback must remember, in their order.
         stopped_because: why a callback ended the run, if one did.
     """
@@ -23,6 +26,9 @@ class RunState:
     evaluated_step: int = 0
     best: list[tuple[float, int]] = dataclasses.field(default_factory=list)
     skipped_steps: int = 0
+    nonfinite_steps: int = 0
+    forward_splits: int = 1
+    evaluation_splits: int = 1
     callbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped_because: str = ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -13,19 +12,25 @@ from torch import Tensor, nn
 
 from convrun.components.callbacks import Callback
 from convrun.data.feed import EvalBatch, MicroBatch
-from convrun.errors import Diverged
+from convrun.distributed.group import Group
+from convrun.distributed.replicas import Replicas
+from convrun.distributed.sharding import Shards
+from convrun.errors import DeviceMemoryError
 from convrun.plan import Plan
 from convrun.randomness import Draws, seed_model_draws
+from convrun.training.buffers import Buffers
 from convrun.training.ema import Ema
-from convrun.training.evaluation import EvaluationStopped, evaluate
+from convrun.training.evaluation import EvaluationStopped, Score, evaluate
+from convrun.training.fitting import agree_on_parts, make_room, smaller_evaluation, update_does_not_fit
+from convrun.training.gradients import Gradients
+from convrun.training.observer import Observer
+from convrun.training.out_of_memory import fits
 from convrun.training.precision import Precision
+from convrun.training.review import Review
 from convrun.training.state import RunState
+from convrun.training.trainer_state import load_state, state_of
 from convrun.training.window import Window
 
-DIVERGED = (
-    "the last checkpoint is from before: look at the data, lower optimizer.lr, lengthen the warm-up, or set "
-    "training.clip_grad_norm"
-)
 BatchAugmentation = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
@@ -37,25 +42,12 @@ class Feed(Protocol):
     def __iter__(self) -> Iterator[MicroBatch]: ...
 
 
-class Observer(Protocol):
-    """What the loop tells the outside."""
-
-    def log(self, row: dict[str, Any]) -> None:
-        """A row of metrics.jsonl."""
-
-    def advance(self, step: int) -> None:
-        """An optimizer step is done."""
-
-    def save(self, trainer: Trainer) -> None:
-        """The state is to be saved."""
-
-
 class Trainer:
     """Trains a model as a plan says.
 
     Args:
         plan: the plan, made for this machine.
-        model: on its device, with its first weights.
+        model: on its device, with its first weights (convrun.training.placing).
         optimizer: over the model's parameter groups, each with its `lr_scale`.
         loss: (logits, targets) -> mean over the images.
         feed: opens the micro-batches from a given step on.
@@ -63,7 +55,8 @@ class Trainer:
         batch_augmentations: applied in turn to normalised images and their targets.
         validation: the evaluation's batches; iterated once for each evaluation.
         callbacks: see evaluations, may end the run.
-        should_stop: asked after each step, and during evaluations.
+        should_stop: asked after each step, and during evaluations; by all processes alike.
+        group: the processes that train the model together, each with its micro-batches of every batch.
     """
 
     def __init__(
@@ -79,6 +72,7 @@ class Trainer:
         validation: Iterable[EvalBatch] = (),
         callbacks: Sequence[Callback] = (),
         should_stop: Callable[[], bool] = lambda: False,
+        group: Group | None = None,
     ) -> None:
         assert plan.precision is not None, "a plan to train by is made for a machine"
         self.plan, self.model, self.optimizer, self.loss = plan, model, optimizer, loss
@@ -86,49 +80,80 @@ class Trainer:
         self.batch_augmentations, self.validation, self.callbacks = batch_augmentations, validation, callbacks
         self.device = next(model.parameters()).device
         self.precision = Precision(plan.precision, self.device)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if plan.compile else model
+        self.group = group or Group()
+        self.replicas: Replicas | Shards = (
+            Shards(model, self.group) if plan.is_sharded else Replicas(model, self.group, plan.compile)
+        )
         self.ema = Ema(model, plan.ema_decay) if plan.ema_decay is not None else None
-        self.state, self.window = RunState(), Window(self.device)
+        self.state, self.buffers = RunState(), Buffers(model)
+        self.gradients = Gradients(optimizer.param_groups, self.device, self.replicas.norms_of_all)
+        self.window = Window(self.device, len(optimizer.param_groups), is_clipped=plan.clip_grad_norm is not None)
         self.mean, self.std = (torch.tensor(v, device=self.device)[:, None, None] for v in (plan.mean, plan.std))
+        self.review = Review(self)
         self.saved_step = -1
 
     def train(self) -> None:
         """Goes on from the state to the end of the plan, or until told to stop; the state is saved either way."""
-        plan, state = self.plan, self.state
         self.model.train()
-        with self.feed(state.step) as feed:
-            micro_batches = iter(feed)
-            self.finish_step(feed)  # a run that was stopped between a step and its evaluation evaluates first
-            while not self.is_over():
-                self.set_learning_rate(plan.lr(state.step))
-                for micro_batch in islice(micro_batches, plan.accumulation):
-                    self.window.add_loss(self.accumulate(micro_batch))
-                self.update()
-                state.step += 1
-                self.window.end_step()
-                self.observer.advance(state.step)
-                self.finish_step(feed)
-            if self.saved_step != state.step:
-                self.save()
+        agree_on_parts(self)
+        is_over = False
+        while not is_over:
+            with self.feed(self.state.step) as feed:
+                is_over = self.take_steps(feed)
+            if not is_over:
+                make_room(self)
+        self.save_unless_saved()
+
+    def take_steps(self, feed: Feed) -> bool:
+        """Step after step until the run is over; False if one ran out of memory and is to begin anew."""
+        plan, state, micro_batches = self.plan, self.state, iter(feed)
+        self.finish_step(feed)  # a run that was stopped between a step and its evaluation evaluates first
+        while not self.is_over():
+            self.set_learning_rate(plan.lr(state.step))
+            self.buffers.keep()
+            if not fits(lambda: self.accumulate_all(islice(micro_batches, plan.accumulation))):
+                return False
+            if not fits(self.update):
+                raise update_does_not_fit(state.step + 1)
+            state.step += 1
+            self.observer.advance(state.step)
+            self.finish_step(feed)
+        return True
 
     def is_over(self) -> bool:
         """Whether there is nothing left to do, or something asks to stop."""
         return self.state.step >= self.plan.total_steps or bool(self.state.stopped_because) or self.should_stop()
 
+    def accumulate_all(self, micro_batches: Iterable[MicroBatch]) -> None:
+        """Sums up the gradients of one step."""
+        for micro_batch in micro_batches:
+            self.window.add_loss(self.accumulate(micro_batch))
+
     def accumulate(self, micro_batch: MicroBatch) -> Tensor:
-        """Adds a micro-batch's share to the gradients of the batch's mean loss; returns that share of the loss."""
-        plan, position = self.plan, (self.plan.seed, micro_batch.step, micro_batch.number)
-        images = self.inputs(micro_batch.images)
-        targets = micro_batch.labels.to(self.device, non_blocking=True)
+        """Adds a micro-batch's share to the gradients of the batch's mean loss; returns that share of the loss.
+
+        With its last one of a step, the gradients of all processes are summed.
+        """
+        position, parts = (self.plan.seed, micro_batch.step, micro_batch.number), self.state.forward_splits
+        images, targets = self.augmented(micro_batch, position)
+        micro_batches, shares = self.plan.accumulation * self.plan.processes, []
+        is_last = micro_batch.number >= micro_batches - self.plan.processes
+        for part, (x, y) in enumerate(zip(images.chunk(parts), targets.chunk(parts), strict=True)):
+            seed_model_draws(*position, part)
+            with self.replicas.summing(is_last and part == parts - 1):
+                with self.precision.autocast():
+                    loss = self.loss(self.replicas.forward(x), y) / (micro_batches * len(images) / len(x))
+                self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            shares.append(loss.detach())
+        return sum(shares[1:], shares[0])
+
+    def augmented(self, micro_batch: MicroBatch, position: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """A micro-batch as the model gets it, and its targets, on the device."""
+        images, targets = self.inputs(micro_batch.images), micro_batch.labels.to(self.device, non_blocking=True)
         for i, augment in enumerate(self.batch_augmentations):
-            images, targets = augment(
-                images, targets, Draws.of_micro_batch(*position, f"augmentation {i}", self.device)
-            )
-        seed_model_draws(*position)
-        with self.precision.autocast():
-            loss = self.loss(self.forward(images), targets) / (plan.accumulation * plan.processes)
-        self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+            draws = Draws.of_micro_batch(*position, f"augmentation {i}", self.device)
+            images, targets = augment(images, targets, draws)
+        return images, targets
 
     def inputs(self, images: Tensor) -> Tensor:
         """uint8 images [n, 3, h, w] on the device, as (x / 255 − mean) / std."""
@@ -142,10 +167,16 @@ class Trainer:
 
     def update(self) -> None:
         """One optimizer step from the accumulated gradients, then one of the EMA."""
+        self.group.add_up(self.window.loss)
+        self.precision.scaler.unscale_(self.optimizer)
+        norms = self.gradients.norms()
+        self.window.end_step(self.state.step + 1, norms, self.precision.loss_scale)
+        if self.plan.nonfinite == "skip" and not self.review.steps():
+            self.precision.leave_out()
+            self.undo_step()
+            return
         if self.plan.clip_grad_norm is not None:
-            self.precision.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip_grad_norm)
-            self.window.grad_norm = norm
+            self.gradients.clip(norms[0], self.plan.clip_grad_norm)
         is_taken = self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         # A step that fp16's scaler skipped has changed no weight, so there is nothing to average.
@@ -153,43 +184,37 @@ class Trainer:
             self.ema.update()
         self.state.skipped_steps += not is_taken
 
+    def undo_step(self) -> None:
+        """Everything is as before the step under way: nothing of it was applied but to the model's buffers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.buffers.restore()
+        self.window.forget_step()
+
     def finish_step(self, feed: Feed) -> None:
         """Logs, evaluates and saves what is due after the step that the state stands at."""
         plan, state, is_best = self.plan, self.state, False
+        if self.window.is_full:
+            self.review.steps()
         if plan.is_logged_after(state.step) and self.window.steps:
             self.log(feed)
         with self.window.paused():
             if self.is_evaluation_due():
                 is_best = self.evaluate()
             is_due = plan.is_saved_after(state.step) or (is_best and plan.keep_best > 0)
-            if is_due and self.saved_step != state.step:
-                self.save()
+            if is_due:
+                self.save_unless_saved()
 
     def is_evaluation_due(self) -> bool:
         """Whether the weights as they stand are still to be evaluated."""
         return self.plan.is_evaluated_after(self.state.step) and self.state.evaluated_step < self.state.step
 
     def log(self, feed: Feed) -> None:
-        """One row about the steps since the last; the only place where the loop waits for the device."""
-        state, plan = self.state, self.plan
-        row = self.window.row(plan.batch_size, feed.wait_seconds)
+        """One row about the steps since the last; but for saves and evaluations, only here the loop waits."""
+        self.review.steps()
+        row = self.window.row(self.plan.batch_size, feed.wait_seconds)
         feed.wait_seconds = 0.0
-        self.observer.log({"kind": "train", "step": state.step, "epoch": self.epoch, **row})
-        self.check_finite(row["loss"])
+        self.observer.log({"kind": "train", "step": self.state.step, "epoch": self.epoch, **row})
         self.window.reset()
-
-    def check_finite(self, loss: float) -> None:
-        """Raises Diverged if a loss is no number any more."""
-        if not math.isfinite(loss):
-            first = self.state.step - self.window.steps + 1
-            raise Diverged(f"the loss is {loss} in the steps {first} to {self.state.step}; {DIVERGED}")
-
-    def check_weights(self) -> None:
-        """Raises Diverged if a weight is no number any more; the loss of the update that broke it was fine still."""
-        self.check_finite(self.window.mean_loss())
-        weights = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        if not torch.stack([tensor.isfinite().all() for tensor in weights]).all():
-            raise Diverged(f"weights are not finite after step {self.state.step}; {DIVERGED}")
 
     @property
     def epoch(self) -> float:
@@ -198,7 +223,7 @@ class Trainer:
 
     def evaluate(self) -> bool:
         """Evaluates the weights and their EMA, logs both; whether the reported result is the best so far."""
-        self.check_weights()
+        self.review.weights()
         try:
             rows = [self._score("model")]
             if self.ema is not None:
@@ -206,6 +231,9 @@ class Trainer:
                     rows.append(self._score("ema"))
         except EvaluationStopped:
             return False  # the state says that this evaluation is still to be done
+        except DeviceMemoryError:
+            self.save_if_whole()
+            raise
         self.state.evaluated_step = self.state.step
         self.saved_step = -1
         for row in rows:
@@ -216,48 +244,51 @@ class Trainer:
         return self.state.note_result(reported, self.plan.keep_best)
 
     def _score(self, weights: str) -> dict[str, Any]:
-        score = evaluate(self.model, self.validation, self.inputs, self.precision, self.should_stop)
-        return score.row(self.state.step, self.epoch, weights)
+        scores: list[Score] = []
+        while not fits(lambda: scores.append(self._evaluated())):
+            self.state.evaluation_splits = smaller_evaluation(self.plan, self.state.evaluation_splits)
+            parts = self.state.evaluation_splits
+            self.observer.say(f"out of memory in the evaluation: it begins anew, its batches in {parts} parts each")
+        return scores[0].row(self.state.step, self.epoch, weights)
+
+    def _evaluated(self) -> Score:
+        return evaluate(
+            self.model,
+            self.validation,
+            self.inputs,
+            self.precision,
+            self.should_stop,
+            self.state.evaluation_splits,
+            self.group,
+            self.take_part,
+        )
+
+    def take_part(self) -> None:
+        """A forward pass without images of its own, if the other processes' passes need this one's weights."""
+        size = self.plan.input_size
+        if not self.replicas.is_whole:
+            self.model(torch.zeros(1, 3, size, size, device=self.device))
+
+    def save_if_whole(self) -> None:
+        """Saves what the last checkpoint lacks, unless other processes, which wait elsewhere, hold parts of it."""
+        if self.replicas.is_whole:
+            self.save_unless_saved()
+
+    def save_unless_saved(self) -> None:
+        """Saves the state, unless it is that of the last checkpoint."""
+        if self.saved_step != self.state.step:
+            self.save()
 
     def save(self) -> None:
         """Hands the state to the observer, unless the weights are no numbers any more."""
-        self.check_weights()
+        self.review.weights()
         self.observer.save(self)
         self.saved_step = self.state.step
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on: plain tensors and JSON-able values."""
-        self.state.callbacks = [callback.state_dict() for callback in self.callbacks]
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
-            "state": self.state.state_dict(),
-            "window": self.window.state_dict(),
-        }
+        return state_of(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken."""
-        self.model.load_state_dict(saved["model"])
-        if self.ema is not None and saved["ema"] is not None:
-            self.ema.load_state_dict(saved["ema"])
-        elif self.ema is not None:  # one that began with this start: it begins with the weights as they are now
-            self.ema = Ema(self.model, self.ema.decay)
-        self.load_optimizer_state(saved["optimizer"])
-        if saved["scaler"]:
-            self.precision.scaler.load_state_dict(saved["scaler"])
-        self.state.load_state_dict(saved["state"])
-        self.window.load_state_dict(saved["window"])
-        if saved["state"]["callbacks"] is not None:
-            for callback, state in zip(self.callbacks, saved["state"]["callbacks"], strict=True):
-                callback.load_state_dict(state)
-        self.saved_step = self.state.step
-
-    def load_optimizer_state(self, saved: dict[str, Any]) -> None:
-        """The moments as saved, but the settings as the recipe has them now: `--allow-change` may have changed some."""
-        ours = {"label", "lr_scale", *self.plan.optimizer.values} - {"lr"}  # every step sets that one
-        settings = [{key: group[key] for key in group if key in ours} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(saved)
-        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(values)
+        load_state(self, saved)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from convrun import checkpoints
+from convrun.errors import CheckpointError
 from convrun.run_folder import RunFolder, explained, write_whole
 from convrun.training.trainer import Trainer
+from convrun.training.trainer_state import weights_of
 
 
-def export_weights(folder: RunFolder, trainer: Trainer) -> list[Path]:
+def export_weights(folder: RunFolder, trainer: Trainer, say: Callable[[str], None] = lambda text: None) -> list[Path]:
     """Writes `last`, `best` and, with an EMA, `last_ema` and `best_ema`; returns the files.
 
-    `best` comes from the checkpoint of the best evaluation; there is none where no checkpoint of it was kept.
+    `best` comes from the checkpoint of the best evaluation. Where that was not kept, is gone or damaged, there is no
+    `best`, also none of an earlier export, and `say` is told why.
     """
-    files = {"last": trainer.model.state_dict()}
-    if trainer.ema is not None:
-        files["last_ema"] = trainer.model.state_dict() | trainer.ema.state_dict()
-    best = trainer.state.best[0][1] if trainer.state.best else None
-    path = checkpoints.path_of(folder.checkpoints, best) if best is not None else None
-    if path is not None and path.is_file():
-        saved = checkpoints.load(path)
+    last = weights_of(trainer)
+    files = {"last": last["model"]}
+    if last["ema"] is not None:
+        files["last_ema"] = last["model"] | last["ema"]
+    saved = _best(folder, trainer, say)
+    if saved is not None:
         files["best"] = saved["model"]
         if saved["ema"] is not None:
             files["best_ema"] = saved["model"] | saved["ema"]
@@ -34,7 +37,24 @@ def export_weights(folder: RunFolder, trainer: Trainer) -> list[Path]:
         for name, weights in files.items():
             written.append(folder.weights / f"{name}.safetensors")
             write_whole(written[-1], save(_contiguous(weights), {"format": "pt"}))
+        for path in [folder.weights / f"{name}.safetensors" for name in ("best", "best_ema") if name not in files]:
+            path.unlink(missing_ok=True)
         return written
+
+
+def _best(folder: RunFolder, trainer: Trainer, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The checkpoint of the best evaluation; None if none was to be kept, or it cannot be read, which is said."""
+    if not trainer.state.best:
+        return None
+    value, step = trainer.state.best[0]
+    path = checkpoints.path_of(folder.checkpoints, step)
+    if not trainer.plan.keep_best and not path.exists():
+        return None
+    try:
+        return checkpoints.load(path)
+    except CheckpointError as error:
+        say(f"weights/best.safetensors is not written: {error}; it held the best result ({value:.2f} % at step {step})")
+        return None
 
 
 def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

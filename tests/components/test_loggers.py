@@ -132,14 +132,16 @@ def test_tensorboard_tags_name_the_weights(tmp_path):
 @pytest.mark.parametrize("build", [JsonLines, CsvTables, TensorBoard])
 def test_a_folder_that_cannot_be_written_is_explained(build, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunFolderError, match=r"cannot write .*free space .* --output"):
+    with pytest.raises(RunFolderError, match=r"cannot be written: .*free space .* --output"):
         build(run_info(tmp_path / "file"))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux's")
 @pytest.mark.parametrize(("build", "name"), [(JsonLines, "metrics.jsonl"), (CsvTables, "train.csv")])
-def test_a_full_disk_is_explained(build, name, tmp_path):
+def test_on_a_full_disk_rows_wait_and_only_flush_and_close_raise(build, name, tmp_path):
     (tmp_path / name).symlink_to("/dev/full")
     logger = build(run_info(tmp_path))
-    with pytest.raises(RunFolderError, match="No space left on device"):
-        log(logger, train_row(1))
+    logger.log(train_row(1))
+    for needs_the_disk, cure in ((logger.flush, "$"), (logger.close, "; free space")):
+        with pytest.raises(RunFolderError, match=f"{name} cannot be written: No space left on device{cure}"):
+            needs_the_disk()

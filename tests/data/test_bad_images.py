@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,9 @@ def test_a_list_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
     folder, said = tmp_path / "run", []
     images = SkippedImages({"train": 100}, 9, folder / "list.jsonl", said.append)
     images.add([bad(1), bad(2)])
-    assert [line for line in said if "cannot be written" in line] == [
-        f"{folder}/list.jsonl cannot be written: No such file or directory; training goes on"
-    ]
+    problems = [line for line in said if "cannot be written" in line]
+    assert len(problems) == 1
+    assert re.match(r".*/list\.jsonl cannot be written: No such file or directory; .*; training goes on", problems[0])
     folder.mkdir()
     images.add([bad(3)])
     assert [json.loads(line)["number"] for line in (folder / "list.jsonl").read_text().splitlines()] == [1, 2, 3]

@@ -35,6 +35,11 @@ def test_every_number_a_user_should_check_is_there(tiny):
     assert tiny["expect"][0].startswith("top-1 82.1 % (ema); arXiv:2201.03545, Table 1")
 
 
+def test_checkpoints_that_stay_for_good_are_named():
+    found = lines("convnext_tiny_in1k", "checkpoints.keep.every_epochs=10", processes=32)["checkpoints"][0]
+    assert "every 312 steps, the last 2, the best 1 and every 3,120th kept, " in found  # 10 × 312
+
+
 def test_pipelines_are_numbered(tiny):
     assert [line.split("(")[0] for line in tiny["training"]] == [
         "1. random_resized_crop", "2. horizontal_flip", "3. rand_augment", "4. normalise ", "5. random_erasing",
@@ -69,6 +74,12 @@ def test_warnings_and_notes_have_their_lines():
     (warning,) = found["warning"]
     assert warning.startswith("the EMA will still hold 94% of the first weights")  # 0.9999 ** (30 × 22)
     assert found["note"] == ["one", "two"], "empty lines are left out"
+
+
+def test_what_saves_memory_has_a_line():
+    assert "memory" not in lines("digits_demo")
+    (found,) = lines("digits_demo", "distributed.activation_checkpointing=true")["memory"]
+    assert found == "activations of blocks are computed anew in the backward pass"
 
 
 def test_a_model_that_must_be_built_to_be_counted_says_so():

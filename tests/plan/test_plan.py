@@ -78,6 +78,34 @@ def test_a_checkpoint_holds_weights_ema_and_two_moments(tiny):
     assert kept_checkpoints(tiny) == 2 + 1 + 1, "the last two, the best, and the one being written"
 
 
+def test_checkpoints_kept_for_good_are_counted(small):
+    plan = small("checkpoints.keep.every_epochs=2")
+    assert plan.keep_interval == 2 * 10  # 10 steps an epoch
+    assert kept_checkpoints(plan) == 2 + 1 + 2 + 1, "epochs 2 and 4 of 5 stay for good"
+    assert small().keep_interval is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["checkpoints.keep.every_epochs=6"], "has no effect: the run is over before 6 epochs are; lower or remove it"),
+        (
+            ["checkpoints.keep.every_epochs=3", "checkpoints.every_epochs=2"],
+            r"no checkpoint is written at the end of epoch 3; take a multiple of checkpoints\.every_epochs \(2\)",
+        ),
+        (
+            ["checkpoints={every_steps: 7, every_epochs: null, keep: {every_epochs: 1}}"],
+            r"no checkpoint is written at the end of epoch 1; give checkpoints\.every_epochs",
+        ),
+    ],
+)
+def test_a_checkpoint_to_be_kept_for_good_must_be_written(overrides, message, small):
+    with pytest.raises(RecipeError, match=rf"checkpoints\.keep\.every_epochs: {message}"):
+        small(*overrides)
+    plan = small("checkpoints={every_steps: 5, every_epochs: null, keep: {every_epochs: 1}}")
+    assert plan.keep_interval == 10
+
+
 def test_pipelines_are_told_in_order(tiny):
     steps = [step.partition("(")[0].strip() for step in tiny.training_pipeline()]
     assert steps == [

@@ -51,6 +51,26 @@ from convrun.recipe.consistency import differences
         (["optimizer.layer_decay_levels=block"], "optimizer.layer_decay_levels", "has no effect without layer_decay"),
         (["init={head: reinit}"], "init.head", "has no effect: no weights are loaded"),
         (["init={from: a.pt, head_init_scale: 0.1}"], "init.head_init_scale", "has no effect on a head that is loaded"),
+        (
+            ["distributed.strategy=fsdp", "training.precision=fp16"],
+            "distributed.strategy",
+            "fsdp has no loss scaling, which fp16 needs",
+        ),
+        (
+            ["distributed.strategy=fsdp", "training.compile=true"],
+            "distributed.strategy",
+            "torch.compile cuts the model",
+        ),
+        (
+            ["distributed.strategy=fsdp", "optimizer={name: adamp, lr: 0.1}"],
+            "distributed.strategy",
+            "adamp is not known to work on shares of weights, as fsdp has it do; take adamw, lamb, lion, sgd, or",
+        ),
+        (
+            ["distributed.activation_checkpointing=true", "training.compile=true"],
+            "distributed.activation_checkpointing",
+            "has no say in what torch.compile computes anew",
+        ),
         (["name=a/b"], "name", "'a/b' cannot name a folder; use letters, digits, _ and -"),
         (["name=..", "seed=1"], "name", "'..' cannot name a folder"),
         (["name=' a'"], "name", "' a' cannot name a folder"),

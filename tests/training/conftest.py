@@ -14,10 +14,18 @@ class Recorder:
     rows: list = dataclasses.field(default_factory=list)
     steps: list = dataclasses.field(default_factory=list)
     saved: list = dataclasses.field(default_factory=list)
+    said: list = dataclasses.field(default_factory=list)
+    faults: list = dataclasses.field(default_factory=list)
     trainer: object = None
 
     def log(self, row):
         self.rows.append(row)
+
+    def say(self, text):
+        self.said.append(text)
+
+    def note_fault(self, fault):
+        self.faults.append(fault)
 
     def advance(self, step):
         trainer = self.trainer
@@ -28,7 +36,6 @@ class Recorder:
                 "weights": {name: p.detach().clone() for name, p in trainer.model.named_parameters()},
                 "ema": {name: t.clone() for name, t in trainer.ema.state_dict().items()} if trainer.ema else None,
                 "training": trainer.model.training,
-                "grad_norm": trainer.window.grad_norm,
             }
         )
 

@@ -123,3 +123,11 @@ def test_a_row_of_the_ema_is_a_direct_evaluation_of_the_averages(make_trainer):
         logits = trainer.model.eval()((images / 255 - trainer.mean) / trainer.std)
     assert row["top1"] == pytest.approx(100 * (logits.argmax(1) == labels).sum().item() / 10)
     assert row["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_a_batch_with_fewer_images_than_parts_takes_part_in_the_other_passes(model):
+    taken, both = [], (batches(10, 4), inputs, Precision("float32", CPU))
+    whole = evaluate(model, *both, splits=1, take_part=lambda: taken.append(1))
+    parts = evaluate(model, *both, splits=3, take_part=lambda: taken.append(3))
+    assert taken == [3, 3, 3]  # 4, 4 and 2 images in 3 parts are 2 + 2, 2 + 2 and 1 + 1
+    assert parts.top1 == whole.top1

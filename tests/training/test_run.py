@@ -13,6 +13,7 @@ from convrun import checkpoints
 from convrun.errors import CheckpointError, DataError, Interrupted, Preempted, RunFolderError
 from convrun.recipe import load_recipe
 from convrun.recipe.consistency import differences
+from convrun.run_folder.claim import is_lock_file
 from convrun.training.trainer import Trainer
 
 TENSORBOARD = "logging.to=[console, jsonl, tensorboard, csv]"
@@ -39,7 +40,7 @@ def folder(train_in, tmp_path_factory):
 def test_holds_the_files_of_the_design_and_no_others(folder):
     found = {path.name for path in folder.iterdir()}
     designed = {"recipe.yaml", "plan.json", "environment.json", "status.json", "metrics.jsonl", "train.log"}
-    assert found == designed | {"tensorboard", "checkpoints", "weights", "train.csv", "eval.csv", ".lock"}
+    assert found == designed | {"tensorboard", "checkpoints", "weights", "train.csv", "eval.csv", ".lock", ".lock.1"}
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
@@ -94,7 +95,17 @@ def test_the_environment_says_where_and_with_what(folder):
 
 def test_the_rows_have_their_keys(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    train_keys = {"kind", "step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "data_wait"}
+    train_keys = {
+        "kind",
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "grad_norm",
+        "images_per_second",
+        "data_wait",
+        "checkpoint_wait",
+    }
     eval_keys = {"kind", "step", "epoch", "weights", "top1", "top5", "loss", "images"}
     assert {frozenset(row) for row in rows if row["kind"] == "train"} == {frozenset(train_keys)}
     assert {frozenset(row) for row in rows if row["kind"] == "eval"} == {frozenset(eval_keys)}
@@ -128,10 +139,12 @@ def test_the_log_has_what_the_screen_showed_and_the_result(folder):
     assert "\x1b" not in log
 
 
-def test_status_is_running_meanwhile(train, tmp_path):
-    seen = []
-    train(at={9: lambda: seen.append(status(tmp_path / "run"))})
-    assert (seen[0]["state"], seen[0]["step"]) == ("running", 8)
+def test_status_is_running_meanwhile_and_tells_the_saved_step(train, tmp_path, wait_until):
+    def look():
+        wait_until(lambda: status(tmp_path / "run")["step"] == 8)  # written in the background
+        assert status(tmp_path / "run")["state"] == "running"
+
+    train(at={9: look})
 
 
 @pytest.mark.parametrize(
@@ -186,12 +199,15 @@ def test_weights_that_could_not_be_written_are_made_up_for(train, tmp_path, monk
 
 
 def test_a_finished_run_started_again_says_so_and_changes_nothing(train, tmp_path):
-    first = train()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != ".lock"}
+    def times():
+        files = (path for path in (tmp_path / "run").rglob("*") if not is_lock_file(path.name))
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    first, before = train(), times()
     again = train()
     assert again.was_finished
     assert (again.top1, again.step) == (first.top1, 16)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != ".lock"} == before
+    assert times() == before
 
 
 def test_an_error_of_a_logger_does_not_hide_the_first_one(train, monkeypatch):

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from convrun.errors import Interrupted, Preempted
+from convrun.errors import ConvrunError, Interrupted, Preempted
 from convrun.training.signals import STOPPING, StopRequest
 
 LONG = (
@@ -21,10 +22,19 @@ LONG = (
 )
 
 
+@pytest.fixture
+def stop():
+    """A request that listens, in a run that has begun."""
+    with StopRequest() as stop:
+        stop.run_has_begun = True
+        yield stop
+
+
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_noted_and_the_handlers_are_back_afterwards(number):
     before = {n: signal.getsignal(n) for n in STOPPING}
     with StopRequest() as stop:
+        stop.run_has_begun = True
         assert not stop.is_set
         signal.raise_signal(number)
         assert stop.is_set
@@ -33,27 +43,121 @@ def test_a_signal_is_noted_and_the_handlers_are_back_afterwards(number):
     assert stop.error("x").exit_code == (130 if number == signal.SIGINT else 75)
 
 
-def test_a_second_ctrl_c_stops_at_once():
-    with StopRequest():
+def test_a_second_ctrl_c_stops_at_once(stop):
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
 
 
-def test_the_users_word_stands_after_a_sigterm():
-    with StopRequest() as stop:
+def test_the_users_word_stands_after_a_sigterm(stop):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    assert stop.signal == signal.SIGINT
+
+
+def test_a_first_ctrl_c_after_a_sigterm_is_no_second_one(stop):
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
     assert stop.signal == signal.SIGINT
 
 
-def test_a_first_ctrl_c_after_a_sigterm_is_no_second_one():
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-    assert stop.signal == signal.SIGINT
+@pytest.mark.parametrize("number", STOPPING)
+def test_before_the_run_begins_a_signal_stops_at_once_through_any_handler_of_errors(number):
+    with (
+        pytest.raises(
+            (Preempted, Interrupted), match=f"stopped by {number.name} before training began; nothing was"
+        ) as end,
+        StopRequest(),
+    ):
+        try:
+            signal.raise_signal(number)
+        except Exception as error:  # as libraries do
+            raise AssertionError from error
+    assert end.value.exit_code == (130 if number == signal.SIGINT else 75)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_is_ignored_stays_ignored(number):
+    """`nohup convrun run` ignores SIGHUP, a script's `convrun run &` SIGINT."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(number)
+            assert not stop.is_set
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def after(self, seconds):
+        """What lets so many seconds pass."""
+        return lambda: setattr(self, "now", self.now + seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("convrun.training.signals.time", clock)
+    return clock
+
+
+def test_after_the_time_a_start_saves_and_says_how_to_go_on(clock, train, reference, rows, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(
+        Preempted, match=r"^training\.stop_after: 1h30m are over; stopped after step 6 of 16 \(10 to go\), all"
+    ) as end:
+        train("training.stop_after=90m", at={3: clock.after(5399), 6: clock.after(1)})
+    assert end.value.exit_code == 75
+    assert str(end.value).endswith(f"go on with: convrun run {folder}")
+    assert json.loads((folder / "status.json").read_text())["state"] == "preempted"
+    # Each start has its own time, and another limit needs no leave.
+    with pytest.raises(Preempted, match="stop_after: 2d are over; stopped after step 9 "):
+        train("training.stop_after=2d", at={8: clock.after(172799), 9: clock.after(1)})
+    assert train().step == 16
+    assert rows(folder) == rows(reference)
+
+
+def test_the_time_ends_an_evaluation_in_its_midst(clock, train, reference, rows, saved, tmp_path):
+    with pytest.raises(Preempted, match="stop_after: 1m are over; stopped after step 5 "):
+        train("training.stop_after=1m", at={5: clock.after(60)})
+    assert saved(tmp_path / "run")["/state/evaluated_step"] == 0
+    assert train("training.stop_after=1m").step == 16
+    assert rows(tmp_path / "run") == rows(reference)
+
+
+def test_a_time_that_is_over_when_the_last_step_is_done_ends_nothing_early(clock, train):
+    outcome = train("training.stop_after=1m", at={15: clock.after(59)})
+    assert outcome.step == 16
+
+
+def test_a_time_too_short_for_one_step_is_an_error_lest_a_scheduler_start_it_for_ever(clock, train, monkeypatch):
+    from convrun.training import run
+
+    build = run.build_model
+    monkeypatch.setattr(run, "build_model", lambda plan: (clock.after(61)(), build(plan))[1])
+    with pytest.raises(
+        ConvrunError, match=r"stop_after \(1m\) was over before this start had done a step; give it lon"
+    ) as end:
+        train("training.stop_after=1m")
+    assert end.value.exit_code == 1
+    assert train().step == 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP])
+def test_the_signals_of_schedulers_save_and_end_with_75(number, train, tmp_path):
+    with pytest.raises(Preempted, match="stopped after step 3 of 16") as end:
+        train(at={3: lambda: signal.raise_signal(number)})
+    assert end.value.exit_code == 75
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "preempted"
 
 
 def steps_logged(folder):
@@ -146,3 +250,136 @@ def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forke
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"]) == ("interrupted", 5)
     assert [path.name for path in folder.glob("checkpoints/*.pt")] == ["step-4.pt"]
+
+
+class Gate:
+    """A place in the code where a fork waits: it says that it is there, and goes on when it may."""
+
+    def __init__(self, folder):
+        self.reached, self.may_go = folder / "reached", folder / "may_go"
+
+    def wait(self):
+        self.reached.write_text("")
+        while not self.may_go.exists():
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path)
+
+
+@pytest.fixture
+def forked_with_gate(forked, gate, tiny_file, tmp_path, wait_until):
+    """A fork of `convrun run` with the gate in the place of, or before, a function; waits until it is reached."""
+
+    def start(where, *overrides, when=lambda *_: True):
+        module, _, name = where.rpartition(".")
+        target = importlib.import_module(module)
+        original = getattr(target, name)
+
+        def gated(*arguments, **keys):
+            if when(*arguments):
+                gate.wait()
+            return original(*arguments, **keys)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(target, name, gated)
+            process = forked(
+                "run", tiny_file, *overrides, "--output", tmp_path / "run", "--device", "cpu", "--no-plugins"
+            )
+        wait_until(gate.reached.exists)
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "code"),
+    [
+        ("convrun.training.run.open_data", signal.SIGTERM, 75),
+        ("convrun.training.run.open_data", signal.SIGINT, 130),
+        ("convrun.training.run.build_model", signal.SIGUSR1, 75),
+        ("convrun.run_folder.folder.RunLock", signal.SIGHUP, 75),
+    ],
+)
+def test_a_signal_during_set_up_ends_it_at_once_and_leaves_nothing(
+    where, number, code, forked, forked_with_gate, gate, tmp_path
+):
+    process = forked_with_gate(where)
+    process.send(number)
+    assert process.wait() == code
+    assert forked.output.read_text() == (
+        f"stopped by {number.name} before training began; nothing was changed, start again the same way\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_while_a_checkpoint_is_read_leaves_the_run_as_it_was(
+    train, forked, forked_with_gate, tmp_path, reference, rows
+):
+    with pytest.raises(Preempted):
+        train(at={6: lambda: signal.raise_signal(signal.SIGTERM)})
+    run = tmp_path / "run"
+
+    def content():
+        return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and not p.name.startswith(".lock")}
+
+    before = content()
+    process = forked_with_gate("convrun.training.saved_state.check_unchanged")
+    process.send(signal.SIGTERM)
+    assert process.wait() == 75
+    assert "Traceback" not in forked.output.read_text()
+    assert content() == before
+    assert train().step == 16
+    assert rows(run) == rows(reference)
+
+
+def is_of(name):
+    """Whether a descriptor is of a file with this in its path."""
+    return lambda descriptor: name in os.readlink(f"/proc/self/fd/{descriptor}")
+
+
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_does_not_wait_for_it(
+    forked, forked_with_gate, tmp_path, train, reference, rows
+):
+    run = tmp_path / "run"
+    process = forked_with_gate("os.fsync", when=is_of("step-8"))
+    process.send(signal.SIGINT)
+    time.sleep(0.2)
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert "Traceback" not in forked.output.read_text()
+    assert not (run / "checkpoints" / "step-8.pt").exists()
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    assert train().step == 16
+    assert rows(run) == rows(reference)
+    assert not list(run.rglob("*.draft"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_weights_are_exported_lets_them_be_finished(number, forked_with_gate, gate, tmp_path):
+    process = forked_with_gate("os.fsync", when=is_of("weights/.last"))
+    process.send(number)
+    time.sleep(0.1)
+    gate.may_go.write_text("")
+    assert process.wait() == 0
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+
+
+def test_two_ctrl_c_while_the_weights_are_exported_stop_it_and_a_later_start_exports_them(
+    forked, forked_with_gate, tmp_path, train
+):
+    process = forked_with_gate("os.fsync", when=is_of("weights/.last"))
+    process.send(signal.SIGINT)
+    time.sleep(0.2)
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    run = tmp_path / "run"
+    assert forked.output.read_text().splitlines()[-1] == (
+        f"stopped at once, after the last step; go on from the last checkpoint with: convrun run {run}"
+    )
+    assert not list(run.glob("weights/*.safetensors"))
+    outcome = train()
+    assert (outcome.step, outcome.was_finished) == (16, False)
+    assert sorted(path.stem for path in run.glob("weights/*")) == ["best", "best_ema", "last", "last_ema"]

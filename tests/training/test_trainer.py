@@ -201,6 +201,16 @@ def test_batch_augmentations_see_normalised_images_and_soft_targets_in_order(mak
 def test_a_nan_gradient_under_a_finite_loss_is_never_saved(make_trainer):
     # sqrt has an infinite slope at 0: the loss is 0, the gradient inf × 0.
     trainer = make_trainer(*PLAIN, *SGD, "checkpoints.every_steps=1", loss=lambda x, _: (x * 0).sqrt().sum())
-    with pytest.raises(Diverged, match=r"weights are not finite after step 1; the last checkpoint is from before"):
+    with pytest.raises(Diverged, match=r"diverged in step 1: the norm of the gradient is nan"):
         trainer.train()
     assert trainer.observer.saved == []
+
+
+def test_gradients_of_all_processes_are_summed_with_the_last_part_of_a_step_alone(make_trainer, monkeypatch):
+    trainer, asked = make_trainer(), []
+    summing = trainer.replicas.summing
+    monkeypatch.setattr(trainer.replicas, "summing", lambda is_last: (asked.append(is_last), summing(is_last))[1])
+    trainer.state.forward_splits = 2
+    with trainer.feed(0) as feed:
+        trainer.accumulate_all(itertools.islice(iter(feed), trainer.plan.accumulation))
+    assert asked == [False, False, False, True]  # 2 micro-batches in 2 parts each

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_folders_that_were_there_stay(folder, tmp_path):
 def test_a_run_that_began_stays(folder):
     with folder.opened():
         begin(folder)
-    assert {path.name for path in folder.path.iterdir()} == {"recipe.yaml", "checkpoints", ".lock"}
+    assert {path.name for path in folder.path.iterdir()} == {"recipe.yaml", "checkpoints", ".lock", ".lock.1"}
 
 
 def test_a_foreign_folder_is_refused_untouched(folder):
@@ -211,22 +212,51 @@ def test_a_status_has_its_fields(folder):
     assert (status["pid"], status["step"], status["error"]) == (os.getpid(), 3, "why")
 
 
-def test_every_start_is_added_to_the_environment(folder):
+def test_a_link_of_another_user_is_refused_and_ones_own_is_not(folder, tmp_path, monkeypatch):
+    """In a folder that others can write, a link in the place of a file would send the run's writing elsewhere."""
     with folder.opened():
         begin(folder)
-        folder.add_start("CPU", [], 0)
-        folder.add_start("CPU", [("optimizer.lr", 1e-3, 2e-3)], 7)
-        starts = folder.read_json("environment.json")["starts"]
-    assert [start["from_step"] for start in starts] == [0, 7]
-    assert starts[1]["allowed_changes"] == [{"key": "optimizer.lr", "before": 1e-3, "after": 2e-3}]
+    outside = tmp_path / "outside.txt"
+    outside.write_text("precious")
+    (folder.path / "metrics.jsonl").symlink_to(outside)
+    with folder.opened():
+        pass
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(
+        RunFolderError, match=r"metrics\.jsonl is a link that belongs to another user, .* remove it, or"
+    ):
+        folder.opened().__enter__()
+    assert outside.read_text() == "precious"
 
 
-def test_a_damaged_environment_is_begun_anew(folder):
+def test_a_link_in_the_place_of_the_lock_is_never_followed(folder, tmp_path):
+    folder.path.mkdir(parents=True)
+    (folder.path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match="one cannot be written: Too many levels of symbolic links"):
+        folder.opened().__enter__()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_after_the_folder_was_given_back_nothing_is_written(folder):
+    """By a thread that is still at a checkpoint when its process ends."""
     with folder.opened():
         begin(folder)
-        (folder.path / "environment.json").write_text("{")
-        folder.add_start("CPU", [], 0)
-        assert len(folder.read_json("environment.json")["starts"]) == 1
+    with pytest.raises(RunFolderError, match="was given back by this process"):
+        folder.check_held()
+    with folder.opened():
+        folder.check_held()
+
+
+def test_a_run_that_was_taken_over_writes_nothing_more(folder):
+    with folder.opened():
+        begin(folder)
+        folder.set_status("running", 3, 10)
+        (folder.path / ".lock.2").write_text("{}")
+        for write in (lambda: folder.set_status("running", 4, 10), folder.check_held, lambda: folder.write("a", "b")):
+            with pytest.raises(RunFolderError, match="one was taken over by another process"):
+                write()
+    assert folder.read_json("status.json")["step"] == 3
+    assert not (folder.path / "a").exists()
 
 
 def test_the_space_is_checked(folder, monkeypatch):
@@ -248,20 +278,10 @@ def test_a_full_disk_at_start_is_said_before_anything_is_written(train, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_later_leaves_the_earlier_checkpoints(train, tmp_path):
-    """From step 5 on the disk takes no checkpoint, no status and no log any more."""
-    run, pid = tmp_path / "run", os.getpid()
-
-    def fill():
-        for path in (run / "checkpoints" / f".step-8.{pid}.draft", run / f".status.json.{pid}.draft"):
-            path.symlink_to("/dev/full")
-
-    with pytest.raises(
-        RunFolderError, match=r"step-8\.pt cannot be written: No space left on device; earlier ones are"
-    ):
-        train("evaluation=null", "callbacks=[]", "ema=null", at={7: fill})
-    assert sorted(path.name for path in run.glob("checkpoints/*")) == ["latest", "step-4.pt"]
-    assert train("evaluation=null", "callbacks=[]", "ema=null").step == 16
+def test_a_checkpoint_that_finds_the_disk_full_is_said_and_training_goes_on(train, tmp_path, no_room_for):
+    run = tmp_path / "run"
+    assert train("evaluation=null", "callbacks=[]", "ema=null", at={7: lambda: no_room_for(8)}).step == 16
+    assert re.search(r"step-8\.pt cannot be written: No space left on device", (run / "train.log").read_text())
 
 
 def test_metrics_on_a_full_disk_end_the_run_with_a_message(train, tmp_path):
@@ -270,6 +290,48 @@ def test_metrics_on_a_full_disk_end_the_run_with_a_message(train, tmp_path):
         train(at={1: fails(RuntimeError("a bug"))})
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(RunFolderError, match=r"cannot write .*metrics\.jsonl: No space left on device; free space"):
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl cannot be written: No space left on device"):
         train()
     assert json.loads((run / "status.json").read_text())["state"] == "failed"
+
+
+def test_two_threads_that_write_one_file_leave_one_of_their_contents(tmp_path):
+    """The status, by the thread that writes checkpoints and by the one that ends the run."""
+    path, together = tmp_path / "status.json", threading.Barrier(4)
+
+    def write(i):
+        together.wait()
+        for _ in range(20):
+            write_whole(path, b"%d" % i * 1000)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in [b"%d" % i * 1000 for i in range(4)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_is_finished_late_does_not_say_that_the_run_goes_on(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened():
+        folder.set_status("running", 4, 16)
+        folder.set_status("interrupted", 6, 16)
+        folder.set_status("running", 5, 16)
+        told = folder.read_json("status.json")
+    assert (told["state"], told["step"]) == ("interrupted", 6)
+
+
+def test_drafts_of_a_killed_process_are_removed_wherever_they_lie(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened():
+        folder.write("recipe.yaml", "name: tiny\n")
+        folder.set_status("running", 0, 16)
+    drafts = [folder.path / name for name in (".plan.json.1.draft", "checkpoints/.step-4.1.draft",
+                                              "tensorboard/.events.1.draft", "debug/.step-4.json.1.draft")]  # fmt: skip
+    for draft in drafts:
+        draft.parent.mkdir(exist_ok=True)
+        draft.write_text("half")
+    with folder.opened():
+        assert not any(draft.exists() for draft in drafts)

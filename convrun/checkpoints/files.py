@@ -1,0 +1,127 @@
+"""The files of a folder of checkpoints: their names, how one is written, and how a damaged one is put aside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convrun.checkpoints.tensors import bytes_of
+from convrun.checkpoints.verifying import verify
+from convrun.display.plan_text import size_text
+from convrun.errors import RunFolderError
+from convrun.run_folder import sync_folder
+
+FORMAT = 1
+# What every checkpoint of this format holds; a trainer relies on it.
+PARTS = ("model", "ema", "optimizer", "scaler", "state", "window", "data")
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The file of the checkpoint after `step` optimizer steps."""
+    return folder / f"step-{step}.pt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of all checkpoints in a folder, smallest first."""
+    return _steps(folder, r"step-(0|[1-9][0-9]*)\.pt")
+
+
+def damaged_in(folder: Path) -> list[int]:
+    """The steps of the checkpoints that were found damaged and put aside."""
+    return _steps(folder, r"step-(0|[1-9][0-9]*)\.pt\.damaged")
+
+
+def _steps(folder: Path, pattern: str) -> list[int]:
+    matches = (re.fullmatch(pattern, path.name) for path in folder.glob("step-*"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def save(
+    folder: Path, step: int, content: Mapping[str, Any], before_it_counts: Callable[[], None] = lambda: None
+) -> Path:
+    """Writes `step-<n>.pt` and points `latest` at it. The file is read back before it gets its name.
+
+    `before_it_counts` is called just before that, and may raise.
+
+    Raises:
+        RunFolderError: it cannot be written; what was there before stays.
+    """
+    path = path_of(folder, step)
+    draft = folder / f".step-{step}.{os.getpid()}.draft"
+    try:
+        draft.unlink(missing_ok=True)
+        # Made anew, so that nothing is written through a link that somebody planted. Without a buffer: a loader worker
+        # that is forked meanwhile inherits nothing that it could write in turn.
+        with draft.open("xb", buffering=0) as file:
+            torch.save({"format": FORMAT, **content}, file)
+            os.fsync(file.fileno())
+        verify(draft)
+        before_it_counts()
+        draft.replace(path)
+        point(folder, "latest", path)
+        sync_folder(folder)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        reason = _reason(error) + _missing(error, folder, bytes_of(content))
+        raise RunFolderError(f"the checkpoint {path} cannot be written: {reason}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """What the system said: torch's zip writer hides a full disk behind a RuntimeError of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause
+
+
+def _reason(error: BaseException) -> str:
+    system = _system_error(error)
+    return (system and system.strerror) or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _missing(error: BaseException, folder: Path, needed: int) -> str:
+    """` (it needs 1.2 GiB, 0.4 GiB are missing)`, where the disk is full."""
+    system = _system_error(error)
+    if system is None or system.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    try:
+        missing = needed - shutil.disk_usage(folder).free
+    except OSError:
+        missing = 0
+    more = f", {size_text(missing)} more than there is" if missing > 0 else ""
+    return f" (it needs {size_text(needed)}{more})"
+
+
+def point(folder: Path, name: str, target: Path) -> None:
+    """Makes `name` a link to a checkpoint, replacing an older one in one move."""
+    draft = folder / f".{name}.{os.getpid()}.draft"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target.name)
+    draft.replace(folder / name)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged checkpoint to `<name>.damaged`, so that it neither counts nor is tried again.
+
+    Raises:
+        RunFolderError: it cannot be renamed.
+    """
+    aside = path.with_name(path.name + ".damaged")
+    try:
+        path.replace(aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise RunFolderError(
+            f"the checkpoint {path} is damaged and cannot be renamed: {error.strerror}; remove it yourself"
+        ) from error
+    return aside

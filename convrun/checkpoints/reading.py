@@ -1,0 +1,119 @@
+"""Reading a checkpoint: every byte is checked, no code runs, and nothing is believed that the file does not hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convrun.checkpoints.files import FORMAT, PARTS
+from convrun.checkpoints.tensors import bytes_of, copied, tensors_of
+from convrun.checkpoints.verifying import verify
+from convrun.data.regular_file import KINDS
+from convrun.errors import CheckpointError, DamagedCheckpoint
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        DamagedCheckpoint: bytes are missing or others than were written, or would run code.
+        CheckpointError: it cannot be read, or is no checkpoint of this convrun's.
+    """
+    try:
+        _check_is_file(path)
+        content = _read(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read: {error.strerror or error}; it may be whole: mend that, then start "
+            "again"
+        ) from error
+    _check_parts(path, content)
+    return copied(content)
+
+
+def _check_is_file(path: Path) -> None:
+    """Raises CheckpointError for what is no file; a pipe would block whoever opens it."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "something else")
+        raise CheckpointError(f"{path} is {kind}, not a checkpoint; remove it to go on from the one before")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _read(path: Path) -> Any:
+    try:
+        verify(path)
+        # Mapped, because torch believes the sizes that a pickle names: here they end where the file ends.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to try again without the protection.
+        raise DamagedCheckpoint(
+            f"{path} is no checkpoint of a convrun run: it holds more than tensors and plain values, and reading that "
+            "could run code; nothing was run"
+        ) from error
+    except MemoryError as error:
+        raise CheckpointError(f"there is not memory enough to read the checkpoint {path}") from error
+    except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
+        # A damaged archive sends its reader to places before the beginning of the file.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise DamagedCheckpoint(f"the checkpoint {path} is damaged ({_first_sentence(error)})") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {text}" if len(text) < 10 else text
+
+
+def _check_parts(path: Path, content: Any) -> None:
+    """Raises CheckpointError for what another program, or another version of this one, has written."""
+    other = CheckpointError(f"{path} is no checkpoint of a convrun run; remove it to go on from the one before")
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
+        raise other
+    if content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content['format']}, and this convrun reads format {FORMAT}; go on with the convrun "
+            "that wrote it, or remove it to go on from the one before"
+        )
+    parts = [content.get(name) for name in PARTS]
+    maps = [part for name, part in zip(PARTS, parts, strict=True) if name != "ema" or part is not None]
+    if not all(isinstance(part, dict) for part in maps) or not _is_weights(content["model"]):
+        raise other
+    if content["ema"] is not None and not _is_weights(content["ema"]):
+        raise other
+    if not all(_is_plain(tensor) for tensor in tensors_of(content)):
+        raise other
+    # A tensor may name one number of the file as a million of its own.
+    if bytes_of(content) > path.stat().st_size:
+        raise CheckpointError(f"{path} is no checkpoint of a convrun run: its tensors are larger than the file")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is what convrun saves: numbers in memory; not sparse, quantized, or without any (`meta`)."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def _is_weights(part: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in part.items())
+
+
+def check_same_tensors(path: Path, saved: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises CheckpointError if a checkpoint holds the weights of another model; names the first difference."""
+    for name in [*wanted, *(name for name in saved if name not in wanted)]:
+        has = tuple(saved[name].shape) if name in saved else None
+        needs = tuple(wanted[name].shape) if name in wanted else None
+        if has != needs:
+            found = "not there" if has is None else has
+            wants = "no such tensor" if needs is None else needs
+            raise CheckpointError(
+                f"{path} holds the weights of another model: {name} is {found}, but the recipe's model has {wants}; "
+                "train in another folder (--output)"
+            )

@@ -1,0 +1,78 @@
+"""Trees of containers, tensors and plain values: how a checkpoint's content is copied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Tree = TypeVar("Tree")
+
+
+def copied(tree: Tree) -> Tree:
+    """A copy in the host's memory that training on does not change; strides stay as they are.
+
+    Copies from a GPU go to pinned memory one behind the other, and are waited for once.
+    """
+    cuda = any(tensor.is_cuda for tensor in tensors_of(tree))
+    result = mapped(tree, _from_gpu if cuda else _clone)
+    if cuda:
+        torch.cuda.synchronize()
+    return result
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _from_gpu(tensor: Tensor) -> Tensor:
+    if not tensor.is_cuda:
+        return _clone(tensor)
+    # torch keeps pinned memory that is given back, so only the first copy pays for making it.
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor.detach(), non_blocking=True)
+
+
+def mapped(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
+    """The same tree with every tensor replaced; a container that is met twice is copied once."""
+    seen: dict[int, Any] = {}
+
+    def visit(node: Any) -> Any:
+        if not isinstance(node, Tensor | dict | list | tuple):
+            return node
+        if id(node) not in seen:
+            seen[id(node)] = visited(node)
+        return seen[id(node)]
+
+    def visited(node: Any) -> Any:
+        if isinstance(node, Tensor):
+            return function(node)
+        if not isinstance(node, dict):
+            return type(node)([visit(value) for value in node])
+        new = copy.copy(node)  # an OrderedDict of torch's carries attributes
+        for key, value in node.items():
+            new[key] = visit(value)
+        return new
+
+    result: Tree = visit(tree)
+    return result
+
+
+def tensors_of(tree: Any) -> Iterator[Tensor]:
+    """Every tensor of a tree; a container that is met twice is walked through once."""
+    seen: set[int] = set()
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Tensor):
+            yield node
+        elif isinstance(node, dict | list | tuple) and id(node) not in seen:
+            seen.add(id(node))
+            nodes += node.values() if isinstance(node, dict) else node
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes of all tensors of a tree."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(tree))

@@ -1,0 +1,77 @@
+"""Where a process that fails leaves word for the others: only the first one's is kept.
+
+Two of a kind: a folder for processes on one machine, whose parent reads it too, and a key of the store where the
+processes of torchrun and srun have met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from convrun.distributed.failure import Failure
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+
+class Board(Protocol):
+    """Holds at most one failure."""
+
+    def claim(self, failure: Failure) -> bool:
+        """Leaves word; whether it was the first, and so is the one the user is to read."""
+
+    def read(self) -> Failure | None:
+        """The first failure, if there is one."""
+
+
+class FolderBoard:
+    """A file in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "failure.json"
+
+    def claim(self, failure: Failure) -> bool:
+        """Leaves word: a link is made whole or not at all, and not over another."""
+        draft = self._file.with_name(f"failure-{os.getpid()}.draft")
+        draft.write_text(failure.as_json(), encoding="utf-8")
+        try:
+            os.link(draft, self._file)
+        except FileExistsError:
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        return True
+
+    def read(self) -> Failure | None:
+        """The first failure, if there is one."""
+        try:
+            return Failure.from_json(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+
+class StoreBoard:
+    """A key of the store.
+
+    Args:
+        store: where the processes met.
+        rank: of the one that leaves word.
+    """
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self._store, self._rank = store, rank
+
+    def claim(self, failure: Failure) -> bool:
+        """Leaves word: the store takes the first."""
+        text = f"{self._rank} {failure.as_json()}"  # two may leave the same word of a third
+        return bool(self._store.compare_set("failure", "", text) == text.encode())
+
+    def read(self) -> Failure | None:
+        """The first failure, if there is one."""
+        if not self._store.check(["failure"]):
+            return None
+        return Failure.from_json(self._store.get("failure").partition(b" ")[2])

@@ -1,0 +1,125 @@
+"""A model of which each process holds a share: weights, gradients, the optimizer's state and the EMA (fsdp).
+
+torch's `fully_shard` cuts each weight up along its first dimension. Before a unit of the model (a block, a downsampling
+layer, the head) computes, the processes send each other their shares of its weights, and drop them afterwards; its
+gradients are summed on the way to the process that holds the share (ZeRO-3: Rajbhandari et al., arXiv:1910.02054).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from convrun.checkpoints.tensors import mapped
+from convrun.distributed.group import Group
+from convrun.errors import ModelError
+from convrun.models.blocks import running_statistics, units_of
+
+
+def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Cuts a model up in place; its parameters are DTensors then, so the optimizer and the EMA come after.
+
+    Args:
+        model: on the CPU, the same in every process; unit by unit it moves to the device, each a share.
+        device: where this process trains.
+        dtype: of the weights that are sent and computed with; None: float32, as the shares are.
+
+    Raises:
+        ModelError: the model keeps what would differ between the processes.
+    """
+    if (layer := running_statistics(model)) is not None:
+        raise ModelError(
+            f"distributed.strategy fsdp does not keep running statistics alike in all processes, and {layer} of "
+            f"{type(model).__name__} has some; set distributed.strategy to ddp"
+        )
+    assert distributed.group.WORLD is not None
+    mesh = DeviceMesh.from_group(distributed.group.WORLD, device.type)
+    # No cast of what goes in: autocast decides that, as it does for ddp. Gradients are added up in float32.
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32 if dtype is not None else None, cast_forward_inputs=False
+    )
+    # Shares are contiguous, so no weight can ask for activations in channels_last: the images do.
+    model.register_forward_pre_hook(_in_channels_last)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    for unit in [*units_of(model).values(), model]:
+        # What is left to the model itself goes after each pass as well: an evaluation must not leave weights behind
+        # that the next update makes old.
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # The loss is the share of the whole batch already; gloo can only sum.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _in_channels_last(_model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+
+
+class Shards:
+    """A model cut up by `shard`, as one of all processes trains it; the counterpart of Replicas.
+
+    Args:
+        model: cut up.
+        group: all processes.
+
+    Attributes:
+        forward: float images -> logits; collective.
+        is_whole: whether a process alone could save the state.
+    """
+
+    is_whole = False
+
+    def __init__(self, model: nn.Module, group: Group) -> None:
+        assert isinstance(model, FSDPModule)
+        self.forward: Any = model
+        self._model, self._group = model, group
+
+    def summing(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """The context of a forward and backward pass; only in an update's last one gradients are sent."""
+        self._model.set_requires_gradient_sync(is_last)
+        self._model.set_is_last_backward(is_last)
+        return contextlib.nullcontext()
+
+    def norms_of_all(self, norms: Tensor) -> Tensor:
+        """The norms of tensors, given those of this process's shares of them; collective."""
+        return self._group.add_up(norms.square()).sqrt()
+
+    def true_for_all(self, flags: Tensor) -> Tensor:
+        """Which flags are set in every process; collective."""
+        return self._group.add_up((~flags).float()) == 0
+
+    def whole(self, tree: Any) -> Any:
+        """A copy on the host, in rank 0; the others get a tree of empty tensors. Collective.
+
+        One tensor after the other is gathered and sent to the host, so a device needs room for the largest alone.
+        """
+        return mapped(tree, self._gathered)
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        return full.detach().to("cpu", copy=True) if self._group.is_first else torch.empty(0)
+
+    def shares(self, saved: Mapping[Any, Any], own: Mapping[Any, Any]) -> dict[Any, Any]:
+        """This process's shares of whole tensors, cut up as its own of these names are; nothing is sent."""
+        return {name: share(value, own[name]) if name in own else value for name, value in saved.items()}
+
+
+def share(value: Any, like: Any) -> Any:
+    """This process's share of a whole tensor, cut up as another of that shape; anything else as it is."""
+    if not (isinstance(value, Tensor) and isinstance(like, DTensor) and value.shape == like.shape):
+        return value
+    return distribute_tensor(value.contiguous(), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: its share, or all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,161 @@
+"""Runs in the background of this machine: `launcher: local`.
+
+A supervisor in a session of its own (so the terminal's end does not reach it) starts the runs one after the other, each
+with its output in logs/launch.log, and notes each exit code in logs/exits/job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from convrun.components.launchers import Job, JobState, Launcher, LaunchError, Submission
+from convrun.launching.ended import STARTED, note_end
+from convrun.launching.log_files import LOG
+from convrun.launching.record import CANCELLED
+from convrun.run_folder import write_whole
+from convrun.run_folder.process_identity import ProcessIdentity, process_numbered, this_process
+
+MOST_SECONDS_TO_START = 0.5  # between the supervisor's look at the mark and the note of the process it started
+PROCESS = "logs/process.json"  # the process that trains now
+
+
+class Background(Launcher):
+    """The launcher behind launcher/local."""
+
+    def __init__(self, processes: int | None) -> None:
+        self.processes = processes
+
+    def command(self, job: Job) -> list[str]:
+        """What runs for a job."""
+        devices = [] if self.processes is None else ["--devices", str(self.processes)]
+        return [sys.executable, "-u", "-m", "convrun.launching.task", str(job.folder), job.nonce, *devices]
+
+    def script(self, submission: Submission) -> str:
+        """The commands, as a shell would run them one after the other."""
+        lines = [f"cd {shlex.quote(str(submission.jobs[0].working_folder))}"]
+        for job in submission.jobs:
+            log = shlex.quote(str(job.folder / LOG))
+            lines.append(f"{shlex.join(self.command(job))} >>{log} 2>&1")
+        return "\n".join(lines)
+
+    def submit(self, submission: Submission) -> list[dict[str, Any]]:
+        """Starts the supervisor."""
+        work = [{"folder": str(j.folder), "nonce": j.nonce, "command": self.command(j)} for j in submission.jobs]
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "convrun.launching.background", json.dumps(work)],
+            cwd=submission.jobs[0].working_folder,
+            stdin=subprocess.DEVNULL,
+            stdout=(submission.home / LOG).open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        supervisor.returncode = 0  # it outlives us: nothing to wait for
+        process = dataclasses.asdict(process_numbered(supervisor.pid))
+        return [{"process": process, "folder": str(job.folder)} for job in submission.jobs]
+
+    def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
+        """Looks for the processes; those of another machine cannot be seen."""
+        return [_state(info) for info in infos]
+
+    def cancel(self, info: Mapping[str, Any]) -> None:
+        """SIGTERM to the run, which saves; one that has not begun never will (logs/cancelled)."""
+        supervisor = _identity(info.get("process"))
+        if supervisor is None or not supervisor.is_on_the_machine_of(this_process()):
+            raise LaunchError(
+                f"the run belongs to {supervisor.text if supervisor else 'another machine'}: cancel it there"
+            )
+        folder, end = Path(str(info.get("folder"))), time.monotonic() + MOST_SECONDS_TO_START
+        while time.monotonic() < end and not (folder / "logs" / "exits" / "job").exists():
+            process = _training_in(folder)
+            if process is not None and process.is_running():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+                return
+            time.sleep(0.05)  # it may be starting at this moment; one that has not by then finds the mark
+
+    def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
+        """The supervisor's pid."""
+        supervisor = _identity(infos[0]["process"])
+        what = "in the background" if len(infos) == 1 else f"{len(infos)} runs in the background, one after the other"
+        return f"{what}, {supervisor.text if supervisor else ''}"
+
+
+def _state(info: Mapping[str, Any]) -> JobState:
+    supervisor, folder = _identity(info.get("process")), Path(str(info.get("folder")))
+    if supervisor is None or not supervisor.is_on_the_machine_of(this_process()):
+        return JobState("unknown")
+    host = supervisor.host
+    if (folder / "logs" / "exits" / "job").exists():
+        return JobState("ended", "EXITED", nodes=host)
+    process = _training_in(folder)
+    if process is not None and process.is_running():
+        return JobState("running", "RUNNING", nodes=host)
+    if supervisor.is_running():
+        return JobState("waiting", "WAITING", "the runs before it", host)
+    return JobState("ended", "GONE", "its process is gone", host)
+
+
+def _identity(data: Any) -> ProcessIdentity | None:
+    """A process from JSON; None if that makes no sense."""
+    try:
+        found = ProcessIdentity(**data)
+    except TypeError:
+        return None
+    texts = (found.host, found.boot, found.namespace, found.started)
+    fits = type(found.pid) is int and found.pid > 1 and all(isinstance(text, str) for text in texts)
+    return found if fits and found.started else None
+
+
+def _training_in(folder: Path) -> ProcessIdentity | None:
+    """The process that the supervisor started last in a folder."""
+    try:
+        return _identity(json.loads((folder / PROCESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def supervise(work: Sequence[Mapping[str, Any]]) -> None:
+    """Runs the commands one after the other. SIGTERM is handed on, and ends what comes after, too."""
+    child: subprocess.Popen[bytes] | None = None
+    stopped: list[int] = []
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        stopped.append(number)
+        if child is not None and child.poll() is None:
+            child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, hand_on)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for item in work:
+        folder, nonce = Path(item["folder"]), str(item["nonce"])
+        if stopped or (folder / "logs" / CANCELLED).exists():
+            note_end(folder, nonce, 130)
+            continue
+        shutil.rmtree(folder / "logs" / "exits", ignore_errors=True)
+        (folder / "logs" / "exits").mkdir(parents=True)
+        (folder / "logs" / "exits" / STARTED).touch()
+        with (folder / LOG).open("ab") as log:
+            child = subprocess.Popen(item["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        if stopped and child.poll() is None:  # it came while the child was being made
+            child.send_signal(stopped[-1])
+        write_whole(folder / PROCESS, json.dumps(dataclasses.asdict(process_numbered(child.pid))).encode())
+        code = child.wait()
+        note_end(folder, nonce, code if code >= 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    supervise(json.loads(sys.argv[1]))

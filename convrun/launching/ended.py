@@ -1,0 +1,79 @@
+"""What is noted once a launched run has ended for good: `python -m convrun.launching.ended RUN_FOLDER NONCE CODE`.
+
+It prints the run's exit code, and writes it to `logs/exits/job`. Where the run was killed before it could say so
+itself, status.json gets the state `failed`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convrun.errors import Interrupted, Preempted
+from convrun.launching.log_files import LOG, tail
+from convrun.launching.record import read_launch
+from convrun.run_folder import RunFolder, State
+
+STARTED = "started"  # a file in logs/exits, as old as the last start
+CODES: dict[str, int] = {"finished": 0, "failed": 1, "diverged": 3, "preempted": 75, "interrupted": 130}
+_STATES: dict[int, State] = {3: "diverged", 75: "preempted", 130: "interrupted"}
+
+
+def note_end(folder: Path, nonce: str, code: int) -> int:
+    """Writes down how a launch ended, unless the folder was launched again since; returns the run's exit code."""
+    launch = read_launch(folder)
+    if launch is None or launch.nonce != nonce:
+        return code
+    run, exits = RunFolder(folder), folder / "logs" / "exits"
+    exits.mkdir(parents=True, exist_ok=True)
+    status = run.read_json("status.json")
+    status = status if isinstance(status, dict) else {}
+    if code != 0 and _said_so(folder, exits, status):
+        code = CODES.get(str(status.get("state")), code)
+    elif code != 0:
+        step, total = status.get("step"), status.get("total_steps")
+        run.set_status(
+            _STATES.get(code, "failed"),
+            step if isinstance(step, int) else 0,
+            total if isinstance(total, int) else 0,
+            "" if code in (Preempted.exit_code, Interrupted.exit_code) else _why(folder, exits, code),
+        )
+    run.write("logs/exits/job", f"{code}\n")
+    return code
+
+
+def _said_so(folder: Path, exits: Path, status: Mapping[str, Any]) -> bool:
+    """Whether the run itself wrote how it ended, and did so in this start."""
+    try:
+        is_new = (folder / "status.json").stat().st_mtime_ns >= (exits / STARTED).stat().st_mtime_ns
+    except OSError:
+        return False
+    return is_new and status.get("state") in CODES
+
+
+def _why(folder: Path, exits: Path, code: int) -> str:
+    """The last error that the log shows, else which process ended badly."""
+    lines = [line for line in tail(folder / LOG).splitlines() if line.startswith("error: ")]
+    return f"{_who(exits, code)}: {lines[-1][7:]}" if lines else f"{_who(exits, code)}; see convrun logs {folder}"
+
+
+def _who(exits: Path, code: int) -> str:
+    """The process that ended badly, as far as it could say so itself."""
+    for path in sorted(exits.glob("rank-*"), key=lambda path: path.stat().st_mtime):
+        words = path.read_text(encoding="utf-8").split()
+        if len(words) == 2 and words[0] not in ("0", "75"):
+            return f"{path.name.replace('-', ' ')} on {words[1]} ended with exit code {words[0]}"
+    if code > 128:
+        try:
+            name = signal.Signals(code - 128).name
+        except ValueError:
+            name = f"signal {code - 128}"
+        return f"a process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"the run ended with exit code {code}"
+
+
+if __name__ == "__main__":
+    print(note_end(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))  # noqa: T201 - the script reads it

@@ -1,0 +1,71 @@
+"""The logs of a run: which file holds what, its last lines, and following it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from convrun.errors import UsageError
+
+LOG = "logs/launch.log"  # what the launcher and every process printed, all starts one after the other
+MOST_BYTES = 64 * 1024
+
+
+def log_of(folder: Path, rank: int | None) -> Path:
+    """The file to show: a rank's own, else the launch's, else what a run in the foreground showed.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if rank:
+        wanted = [folder / "logs" / f"rank-{rank}.log"]
+    else:
+        wanted = [folder / "train.log"] if rank == 0 else [folder / LOG, folder / "train.log"]
+    for path in wanted:
+        if path.is_file():
+            return path
+    has = sorted(path.name for path in (folder / "logs").glob("rank-*.log"))
+    others = f"; of other ranks there are {', '.join(has)}" if rank is not None and has else ""
+    raise UsageError(f"there is no {wanted[0]} yet; convrun status {folder} says how far the run is{others}")
+
+
+def tail(path: Path, most: int = MOST_BYTES) -> str:
+    """The end of a text file, from a line's start; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - most))
+            content = file.read(most)
+    except OSError:
+        return ""
+    if size > most:
+        content = content.partition(b"\n")[2]
+    return content.decode("utf-8", "replace")
+
+
+def follow(path: Path, is_over: Callable[[], bool], out: TextIO, start: int = 0, every: float = 0.5) -> None:
+    """Prints a file from a byte on, and what is added to it until `is_over`. It need not exist yet."""
+    at = start
+    while True:
+        over = is_over()  # asked before reading: what was written until then is still shown
+        at = _print_from(path, at, out)
+        if over:
+            return
+        time.sleep(every)
+
+
+def _print_from(path: Path, at: int, out: TextIO) -> int:
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) < at:
+                at = 0  # written anew
+            file.seek(at)
+            content = file.read()
+    except OSError:
+        return at
+    whole = content.rfind(b"\n") + 1  # half a line waits for its end
+    out.write(content[:whole].decode("utf-8", "replace"))
+    out.flush()
+    return at + whole

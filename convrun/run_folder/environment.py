@@ -1,0 +1,83 @@
+"""environment.json: what each start of a run ran with, and whether that is what the start before ran with."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from convrun.run_folder import RunFolder
+
+PACKAGES = ("convrun", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def add_start(folder: RunFolder, device: str, allowed_changes: list[tuple[str, Any, Any]], step: int) -> str:
+    """Adds this start to environment.json: versions, device, commit, command line, allowed changes.
+
+    Returns:
+        A line for the user if versions differ from those of the start before; else nothing. As each start becomes
+        the one that the next is compared with, a difference is said once.
+    """
+    earlier = _starts(folder.read_json("environment.json"))
+    start = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "from_step": step,
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "host": socket.gethostname(),
+        "device": device,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "allowed_changes": [{"key": key, "before": old, "after": new} for key, old, new in allowed_changes],
+    }
+    folder.write_json("environment.json", {"starts": [*earlier, start]})
+    return version_changes(earlier[-1], start) if earlier and step else ""
+
+
+def version_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """`other versions than at the start before: torch 2.11.0 → 2.12.0; ...`; nothing if they are the same."""
+    old, new = ({"python": start.get("python"), **_map(start.get("versions"))} for start in (before, now))
+    changes = [f"{name} {old[name]} → {new[name]}" for name in new if old.get(name) not in (None, new[name])]
+    if not changes:
+        return ""
+    return (
+        f"other versions than at the start before: {', '.join(changes)}; numbers may differ in their last digits from "
+        "here on"
+    )
+
+
+def _starts(content: Any) -> list[dict[str, Any]]:
+    starts = _map(content).get("starts")
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def _map(value: Any) -> dict[str, Any]:
+    """A file that somebody damaged or edited is no reason to end a run."""
+    return value if isinstance(value, dict) else {}
+
+
+def _version(package: str) -> str | None:
+    loaded = getattr(sys.modules.get(package), "__version__", None)
+    if loaded is not None:  # torch's own says which CUDA it was built for
+        return str(loaded)
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder, with `+` if files differ from it."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -1,0 +1,245 @@
+"""One writer at a time in a run folder, on one machine or on many that share its file system.
+
+Two things together. The kernel's lock (`flock`) on `.lock` refuses a second process at once and ends with its holder,
+but many shared file systems keep it on one machine, or have none. So every holder also files a claim, `.lock.<n>`,
+with who it is and a counter that it moves every few seconds. Claims are only ever created (exclusively, so one of many
+wins) with a number above the newest, which is the one that counts:
+
+- released, or of a process of this machine that is gone: the next number is taken at once;
+- of a process of this machine that runs: refused;
+- of another machine, or one that does not look like this: watched for a few beats. Only whether the counter moves
+  matters, never what a clock says. If it moves: refused. If not: the next number is taken.
+
+A holder that was suspended for longer than that finds a newer claim, and must write no more (`check_held`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from convrun.errors import RunFolderError
+from convrun.run_folder.claim import BEAT_SECONDS, RELEASED, Claim, claim_file, claims_in, read_claim
+from convrun.run_folder.process_identity import ProcessIdentity, this_process
+
+# Without a sign of life for so many beats of its own, a holder that nobody can look at counts as gone.
+PATIENCE_BEATS = 3
+NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+class RunLock:
+    """The right to write to a run folder.
+
+    Args:
+        folder: the run folder, which exists.
+        say: shows a line to the user, who may have to wait.
+        beat_seconds: how often the claim's counter moves.
+        here: the process that asks.
+        flock: the kernel's lock; raises OSError as `fcntl.flock` does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        *,
+        beat_seconds: float = BEAT_SECONDS,
+        here: ProcessIdentity | None = None,
+        flock: Callable[[int, int], None] = fcntl.flock,
+    ) -> None:
+        self.folder, self.say, self.beat_seconds = folder, say, beat_seconds
+        self.here, self._flock = here or this_process(), flock
+        self.token, self.number = secrets.token_hex(8), 0
+        self._descriptor: int | None = None
+        self._beats, self._ended = 0, threading.Event()
+        self._beating: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            RunFolderError: another process writes to the folder.
+            OSError: the lock's files cannot be written.
+        """
+        try:
+            self._take_flock()
+            _held.add(self)
+            while not self._claim_next():
+                pass
+        except BaseException:
+            self.release()
+            raise
+        self._beating = threading.Thread(target=self._beat_until_ended, name="run lock", daemon=True)
+        self._beating.start()
+
+    def release(self) -> None:
+        """Gives the lock back; another process gets it at once."""
+        _held.discard(self)
+        self._ended.set()
+        if self._beating is not None:
+            self._beating.join()
+        with contextlib.suppress(OSError):  # a full or vanished disk: the next start waits for a sign of life in vain
+            if self.number:
+                self._write_trailer(RELEASED)
+        self.number = 0
+        self._close()
+
+    def still_held(self) -> bool:
+        """Whether this process may write still; one look at the folder."""
+        numbers = claims_in(self.folder)
+        return bool(numbers) and numbers[-1] == self.number and read_claim(self.folder, self.number).token == self.token
+
+    def check_held(self) -> None:
+        """Raises RunFolderError if another process has taken the run over, so that this one must not write."""
+        if self.still_held():
+            return
+        if not self.number:
+            raise RunFolderError(f"{self.folder} was given back by this process, which must not write to it any more")
+        newest = max(claims_in(self.folder), default=0)
+        by = read_claim(self.folder, newest).text if newest else "somebody who deleted the lock's files"
+        seconds = self.beat_seconds * PATIENCE_BEATS
+        raise RunFolderError(
+            f"{self.folder} was taken over by {by}: this process was suspended, or cut off from the disk, for more "
+            f"than {seconds:g} s; it stops and writes nothing more, the run goes on there"
+        )
+
+    def _take_flock(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self.folder / ".lock", flags, 0o666)
+        try:
+            self._flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            newest = max(claims_in(self.folder), default=0)
+            claim = read_claim(self.folder, newest) if newest else None
+            raise self._refusal(claim.text if claim and not claim.is_released else "another process") from None
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            self._close()
+            self.say(
+                f"the file system of {self.folder} has no file locks ({error.strerror}); convrun keeps its own, by a "
+                f"sign of life every {self.beat_seconds:g} s"
+            )
+
+    def _refusal(self, holder: str) -> RunFolderError:
+        return RunFolderError(
+            f"{self.folder} is in use by {holder}; wait for it, stop it, or choose another folder with --output"
+        )
+
+    def _claim_next(self) -> bool:
+        """Files a claim above the newest, once that is free; False if somebody else was faster."""
+        newest = max(claims_in(self.folder), default=0)
+        if newest:
+            self._wait_until_free(read_claim(self.folder, newest))
+        number = newest + 1
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(claim_file(self.folder, number), flags, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._header() + self._counter())
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            claim_file(self.folder, number).unlink(missing_ok=True)
+            raise
+        self.number = number
+        numbers = claims_in(self.folder)
+        if numbers[-1] != number:  # the claim looked at above had long been followed by others
+            claim_file(self.folder, number).unlink(missing_ok=True)
+            self.number = 0
+            return False
+        for older in numbers[:-1]:
+            claim_file(self.folder, older).unlink(missing_ok=True)
+        return True
+
+    def _wait_until_free(self, claim: Claim) -> None:
+        """Returns when the claim's holder is gone; raises RunFolderError when it is not."""
+        if claim.is_released:
+            return
+        if claim.holder is not None and claim.holder.is_on_the_machine_of(self.here):
+            if claim.token in {lock.token for lock in _held} or (
+                claim.holder != self.here and claim.holder.is_running()
+            ):
+                raise self._refusal(claim.text)
+            return
+        seconds = PATIENCE_BEATS * claim.beat_seconds
+        self.say(
+            f"{self.folder} was last in use by {claim.text}, which cannot be looked at from here; waiting "
+            f"{seconds:g} s for a sign of life"
+        )
+        if self._is_changed_within(seconds, claim):
+            now = read_claim(self.folder, claim.number)
+            if not now.is_released:
+                raise self._refusal(now.text if now.holder else claim.text)
+        else:
+            self.say(f"no sign of life from {claim.text}: this process takes the run over")
+
+    def _is_changed_within(self, seconds: float, claim: Claim) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(min(1.0, seconds / 30))
+            if read_claim(self.folder, claim.number).content != claim.content:
+                return True
+        return False
+
+    def _header(self) -> bytes:
+        said = {
+            "holder": dataclasses.asdict(self.here),
+            "token": self.token,
+            "beat_seconds": self.beat_seconds,
+        }
+        return json.dumps(said).encode() + b"\n"
+
+    def _counter(self) -> bytes:
+        return b"%0*d" % (len(RELEASED), self._beats)
+
+    def _beat_until_ended(self) -> None:
+        while not self._ended.wait(self.beat_seconds):
+            self._beats += 1
+            # What fails now is tried again at the next beat; whether it was too late, `check_held` finds out.
+            with contextlib.suppress(OSError):
+                self._write_trailer(self._counter())
+
+    def _write_trailer(self, trailer: bytes) -> None:
+        """Writes over the counter of the own claim; never creates the file, which may be gone for good reason."""
+        descriptor = os.open(claim_file(self.folder, self.number), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            header = self._header()
+            if os.pread(descriptor, len(header), 0) == header:
+                os.pwrite(descriptor, trailer, len(header))
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: set[RunLock] = set()
+
+
+def _forget_in_child() -> None:
+    """In a forked loader worker: it may outlive a killed run by seconds, and must not hold the folder meanwhile."""
+    while _held:
+        lock = _held.pop()
+        lock._close()
+        # The claim is the parent's; its thread, which a fork does not copy, goes on there.
+        lock.number, lock._beating, lock._ended = 0, None, threading.Event()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,52 @@
+"""A device without enough memory: how to notice, and how much less would fit."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable
+
+import torch
+
+from convrun.plan.arithmetic import divisors
+
+# What says the same without being a torch.OutOfMemoryError: torch's allocator on the CPU, and CUDA's libraries.
+SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    )
+
+
+def fits(attempt: Callable[[], object]) -> bool:
+    """Makes an attempt; False if the device's memory did not suffice. What the attempt held is free again then."""
+    try:
+        attempt()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return True
+    # Not in the `except` above: as long as the error lives, its traceback holds every tensor of the attempt.
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    return False
+
+
+def more_splits(images: int, splits: int) -> int | None:
+    """The next number of equal parts to cut a batch into, at least twice as many; None if a part is one image."""
+    return next((d for d in divisors(images) if d >= 2 * splits), images if splits < images else None)
+
+
+def largest_that_fits(images: int, attempt: Callable[[int], object], least: int = 1) -> int | None:
+    """How many images fit, found out by trying: the parts of a batch that does not fit whole, each half the last."""
+    splits = more_splits(images, 1)
+    while splits is not None and images // splits >= least:
+        if fits(functools.partial(attempt, images // splits)):
+            return images // splits
+        splits = more_splits(images, splits)
+    return None

@@ -1,0 +1,190 @@
+"""Saving the state of a run while it trains on."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from convrun import checkpoints
+from convrun.errors import RunFolderError
+from convrun.plan import Plan
+from convrun.recipe import Recipe
+from convrun.run_folder import RunFolder, explained, sync_folder
+from convrun.training.trainer import Trainer
+
+
+class Checkpointer:
+    """Copies the state when it is to be saved, and writes the copy in the background, one at a time.
+
+    What cannot be saved is said, and tried again when the next checkpoint is due; only at the end it is an error.
+
+    Args:
+        recipe: goes into every checkpoint.
+        plan: says which checkpoints stay.
+        folder: where they lie.
+        data: what a checkpoint remembers of the data.
+        flush: hands the rows logged so far to the kernel, or raises RunFolderError. They are on the disk before a
+            checkpoint gets its name.
+        say: shows a line to the user.
+
+    Attributes:
+        waited_seconds: how long training waited for checkpoints: for copies, and for one that was not finished when the
+            next was due.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        folder: RunFolder,
+        data: dict[str, Any],
+        flush: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.recipe, self.plan, self.folder, self.data, self.flush, self.say = recipe, plan, folder, data, flush, say
+        self.waited_seconds = 0.0
+        self._writer = checkpoints.BackgroundWriter()
+        self._in_flight = 0  # the step that is being written
+        self._failure: RunFolderError | None = None
+        self._notes: list[str] = []
+        self._said: set[str] = set()
+        self._began = self._since = time.perf_counter()
+        self._told_seconds = 0.0
+
+    def save(self, trainer: Trainer) -> None:
+        """Begins to write a checkpoint; returns when the state may change again."""
+        with self._timed():
+            self._settle()
+            self._begin(trainer)
+
+    def poll(self) -> None:
+        """Says what became of the checkpoint in flight, if it is done; costs next to nothing."""
+        if self._writer.is_done:
+            self._settle()
+
+    def wait(self) -> None:
+        """Waits until nothing is in flight."""
+        with self._timed():
+            self._settle()
+
+    def is_to_try_again(self) -> bool:
+        """Whether `finish` has to save a state; waits for what is in flight."""
+        with self._timed():
+            self._settle(is_last=True)
+        return self._failure is not None
+
+    def finish(self, trainer: Trainer) -> None:
+        """Waits; a state that is not saved yet is tried once more.
+
+        Raises:
+            RunFolderError: it cannot be saved; what is, and how to go on.
+        """
+        with self._timed():
+            self._settle(is_last=True)
+            if self._failure is not None:
+                self._begin(trainer, is_last=True)
+                self._settle(is_last=True)
+        if self._failure is not None:
+            raise RunFolderError(
+                f"the state after step {trainer.state.step} cannot be saved: {self._failure}; {self._what_stays()}. "
+                f"Free space on that disk, then go on from there with: convrun run {shlex.quote(str(self.folder.path))}"
+            ) from self._failure
+
+    def take_share(self) -> float:
+        """The share of the time since the last call that training waited for checkpoints."""
+        now = time.perf_counter()
+        share = (self.waited_seconds - self._told_seconds) / max(now - self._since, 1e-9)
+        self._since, self._told_seconds = now, self.waited_seconds
+        return round(min(share, 1.0), 4)
+
+    def summary(self) -> str:
+        """How long training waited for checkpoints, for the end of a run."""
+        share = self.waited_seconds / max(time.perf_counter() - self._began, 1e-9)
+        return f"training waited {self.waited_seconds:.1f} s for checkpoints, {share:.1%} of its time"
+
+    def _begin(self, trainer: Trainer, is_last: bool = False) -> None:
+        self._in_flight = trainer.state.step
+        # First: of a sharded model all processes send their shares, whatever rank 0's disk says.
+        content = self._copy(trainer)
+        try:
+            self.folder.check_held()
+            self.flush()
+        except RunFolderError as error:
+            self._note_failure(error, is_last)
+            return
+        best = [step for _, step in trainer.state.best[: self.plan.keep_best]]
+        self._writer.start(partial(self._write, trainer.state.step, content, best))
+
+    def _copy(self, trainer: Trainer) -> dict[str, Any]:
+        content = {
+            **trainer.state_dict(),
+            "samples_seen": trainer.state.step * self.plan.batch_size,
+            "recipe": self.recipe.resolved(),
+            "recipe_hash": self.plan.recipe_hash,
+            "data": self.data,
+        }
+        return checkpoints.copied(content) if trainer.replicas.is_whole else content
+
+    def _write(self, step: int, content: dict[str, Any], best: list[int]) -> None:
+        """In the writing thread."""
+        folder, plan = self.folder.checkpoints, self.plan
+        self._sync_rows()
+        checkpoints.save(folder, step, content, before_it_counts=self.folder.check_held)
+        self.folder.saved_step = step
+        for what in (
+            partial(checkpoints.keep_only, folder, plan.keep_last, best, plan.keep_interval),
+            partial(self.folder.set_status, "running", step, plan.total_steps),
+        ):
+            try:
+                what()
+            except RunFolderError as error:  # the checkpoint is there all the same
+                self._notes.append(f"{error}; training goes on")
+
+    def _sync_rows(self) -> None:
+        """What was logged outlives a power cut if the checkpoint does; a file that holds nothing new costs nothing."""
+        with explained(f"the rows in {self.folder.path}", "free space on that disk or look at it"):
+            for folder in (self.folder.path, self.folder.path / "tensorboard"):
+                for path in folder.glob("[!.]*"):
+                    if path.is_file():
+                        sync_folder(path)
+
+    def _settle(self, is_last: bool = False) -> None:
+        """Waits for what is in flight, and says what became of it."""
+        was_in_flight = self._writer.is_in_flight
+        try:
+            self._writer.wait()
+        except RunFolderError as error:
+            self._note_failure(error, is_last)
+            return
+        finally:
+            notes, self._notes = self._notes, []
+            for note in notes:
+                if note not in self._said:
+                    self.say(note)
+            self._said.update(notes)
+        if was_in_flight:
+            if self._failure is not None:
+                self.say(f"step-{self._in_flight}.pt is saved: checkpoints are written again")
+            self._failure = None
+
+    def _note_failure(self, error: RunFolderError, is_last: bool) -> None:
+        self.folder.check_held()  # a run that another process has taken over is not gone on with
+        self._failure = error
+        if not is_last:
+            self.say(f"{error}; {self._what_stays()}, training goes on, and the next is tried when it is due")
+
+    def _what_stays(self) -> str:
+        steps = checkpoints.steps_in(self.folder.checkpoints)
+        return f"step-{steps[-1]}.pt stays" if steps else "no checkpoint is saved yet"
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited_seconds += time.perf_counter() - start

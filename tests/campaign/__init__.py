@@ -1,0 +1,1 @@
+"""Random faults at random times on small runs, and whether anything was lost: `python -m tests.campaign --help`."""

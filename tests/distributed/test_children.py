@@ -1,0 +1,156 @@
+"""The parent of a run's processes, with children that need no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from convrun.distributed.children import Children, process_environment
+from convrun.distributed.failure import Failure, RunFailed
+from convrun.errors import Interrupted, Preempted
+
+# What stands for a run: `rank` is there, the others wait until somebody ends them.
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from convrun.distributed.boards import FolderBoard
+from convrun.distributed.failure import Failure
+rank, board = int(os.environ["RANK"]), Path(os.environ["CONVRUN_BOARD"])
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+{body}
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Makes the parent of two processes that do as the body says."""
+
+    def start(body, count=2, **keys):
+        script = tmp_path / "child.py"
+        script.write_text(SCRIPT.format(body=body))
+        return Children(count, [sys.executable, "-S", str(script)], grace_seconds=0.5, **keys)
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    yield start
+    del os.environ["PYTHONPATH"]
+
+
+def all_gone(children):
+    return all(process.poll() is not None for process in children.processes)
+
+
+def test_all_processes_that_succeed_are_a_success(started):
+    children = started("sys.exit(0)")
+    children.run()
+    assert [process.returncode for process in children.processes] == [0, 0]
+
+
+def test_each_process_knows_its_place(started, tmp_path):
+    names = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR".split()
+    found = f"(Path({str(tmp_path)!r}) / f'of{{rank}}').write_text(' '.join(os.environ[n] for n in {names}))"
+    started(f"{found}; sys.exit(0)").run()
+    assert [(tmp_path / f"of{rank}").read_text() for rank in (0, 1)] == ["0 2 0 2 127.0.0.1", "1 2 1 2 127.0.0.1"]
+
+
+def test_the_word_a_process_leaves_is_the_error_once_and_the_others_are_ended(started):
+    body = "if rank == 1: FolderBoard(board).claim(Failure(1, 'here', 'no such image', 1)); sys.exit(1)"
+    children = started(body)
+    with pytest.raises(RunFailed, match=r"^rank 1 on here: no such image$") as error:
+        children.run()
+    assert error.value.exit_code == 1
+    assert all_gone(children)
+
+
+def test_the_exit_code_is_the_failing_processes(started):
+    with pytest.raises(RunFailed) as error:
+        started(
+            "FolderBoard(board).claim(Failure(rank, 'here', 'key x is unknown', 2, is_everyones=True)); sys.exit(2)"
+        ).run()
+    assert (error.value.exit_code, str(error.value)) == (2, "key x is unknown")
+
+
+def test_a_process_that_is_killed_is_named_with_its_signal(started):
+    children = started("if rank == 1: os.kill(os.getpid(), 9)")
+    with pytest.raises(RunFailed, match=r"^rank 1 on \S+ was killed by signal 9 \(SIGKILL\)"):
+        children.run()
+    assert all_gone(children)
+
+
+def test_a_process_that_ends_without_a_word_shows_the_last_it_printed(started):
+    body = "if rank == 1: print('malloc(): corrupted', file=sys.stderr, flush=True); os._exit(134)"
+    with pytest.raises(RunFailed, match=r"(?s)rank 1 on \S+ ended with exit code 134.*malloc\(\): corrupted") as error:
+        started(body).run()
+    assert error.value.exit_code == 134
+
+
+def test_processes_that_end_together_pass_their_exit_code_on(started):
+    with pytest.raises(SystemExit) as end:
+        started("sys.exit(75)").run()
+    assert end.value.code == 75
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Preempted), (signal.SIGINT, Interrupted)])
+def test_a_signal_before_training_stops_all_and_says_so(started, number, kind):
+    children = started(f"signal.signal(2, signal.SIG_DFL)\nif rank == 0: os.kill(os.getppid(), {number})")
+    with pytest.raises(kind, match="before training began"):
+        children.run()
+    assert all_gone(children)
+
+
+def test_a_signal_reaches_rank_0_alone(started, tmp_path):
+    body = (
+        f"signal.signal(signal.SIGUSR1, lambda *_: ((Path({str(tmp_path)!r}) / str(rank)).touch(), sys.exit(75)))\n"
+        "if rank == 1: time.sleep(0.3); os.kill(os.getppid(), signal.SIGUSR1); time.sleep(1); sys.exit(75)"
+    )
+    with pytest.raises(SystemExit) as end:
+        started(body).run()
+    assert end.value.code == 75
+    assert (tmp_path / "0").exists()
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_second_ctrl_c_ends_processes_that_do_not_listen(started):
+    body = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "if rank == 1:\n  for _ in range(2): time.sleep(0.3); os.kill(os.getppid(), signal.SIGINT)"
+    )
+    children = started(body)
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="stopped at once"):
+        children.run()
+    assert all_gone(children)
+    assert time.monotonic() - began < 30  # they would sleep for a minute
+
+
+def test_the_handlers_of_signals_are_as_before_afterwards(started):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    started("sys.exit(0)").run()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_the_user_has_set_stays(tmp_path):
+    environment = process_environment(4, 29500, tmp_path, {"OMP_NUM_THREADS": "7", "GLOO_SOCKET_IFNAME": "eth0"})
+    assert (environment["OMP_NUM_THREADS"], environment["GLOO_SOCKET_IFNAME"]) == ("7", "eth0")
+    assert environment["WORLD_SIZE"] == "4"
+
+
+def test_threads_are_shared_out_where_the_user_says_nothing(tmp_path):
+    assert process_environment(10**6, 29500, tmp_path, {})["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_bug_shows_its_traceback_and_a_foreseen_error_only_with_debug():
+    bug = Failure(2, "gpu1", "ValueError: x", 1, "Traceback ...\nValueError: x", is_bug=True)
+    assert bug.text() == "rank 2 on gpu1 failed:\nTraceback ...\nValueError: x"
+    foreseen = Failure(2, "gpu1", "no such file", 1, "Traceback ...\nDataError: no such file")
+    assert foreseen.text() == "rank 2 on gpu1: no such file"
+    assert "Traceback" in foreseen.text(debug=True)
+
+
+def test_the_parent_needs_no_torch():
+    code = "import sys, convrun.distributed.processes, convrun.distributed.children; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from convrun.run_folder import RunFolder
+from convrun.run_folder.environment import add_start, version_changes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def starts(folder):
+    return folder.read_json("environment.json")["starts"]
+
+
+def at_the_start_before(folder, **versions):
+    """As if the last start had run with these versions."""
+    content = folder.read_json("environment.json")
+    content["starts"][-1]["versions"] |= versions
+    (folder.path / "environment.json").write_text(json.dumps(content))
+
+
+def test_every_start_is_added(folder):
+    add_start(folder, "CPU", [], 0)
+    add_start(folder, "CPU", [("optimizer.lr", 1e-3, 2e-3)], 7)
+    assert [start["from_step"] for start in starts(folder)] == [0, 7]
+    assert starts(folder)[1]["allowed_changes"] == [{"key": "optimizer.lr", "before": 1e-3, "after": 2e-3}]
+
+
+@pytest.mark.parametrize(
+    "damaged", ["{", "[]", "null", '{"starts": 3}', '{"starts": [1, null]}', "\x00", '{"starts": [{}]}']
+)
+def test_a_damaged_file_is_begun_anew(damaged, folder):
+    (folder.path / "environment.json").write_text(damaged)
+    assert add_start(folder, "CPU", [], 5) == ""
+    assert starts(folder)[-1]["from_step"] == 5
+
+
+def test_the_same_versions_are_no_news(folder):
+    assert [add_start(folder, "CPU", [], step) for step in (0, 3, 6)] == ["", "", ""]
+
+
+def test_other_versions_are_said_once_by_name_old_and_new(folder):
+    import torch
+
+    add_start(folder, "CPU", [], 0)
+    at_the_start_before(folder, torch="2.0.1", timm="0.9")
+    said = add_start(folder, "CPU", [], 3)
+    assert said.startswith("other versions than at the start before: ")
+    assert f"torch 2.0.1 → {torch.__version__}" in said
+    assert "timm 0.9 → " in said
+    assert "numpy" not in said
+    assert said.endswith("numbers may differ in their last digits from here on")
+    assert add_start(folder, "CPU", [], 6) == ""
+
+
+def test_python_counts_too():
+    before = {"python": "3.11.1", "versions": {"torch": "2"}}
+    assert "python 3.11.1 → 3.12.0;" in version_changes(before, before | {"python": "3.12.0"})
+
+
+def test_what_the_start_before_did_not_note_is_no_difference():
+    assert version_changes({}, {"python": "3.12", "versions": {"torch": "2"}}) == ""
+
+
+def test_a_run_that_begins_anew_has_no_numbers_that_could_differ(folder):
+    add_start(folder, "CPU", [], 0)
+    at_the_start_before(folder, torch="2.0.1")
+    assert add_start(folder, "CPU", [], 0) == ""
+
+
+def test_the_run_shows_it(train, tmp_path):
+    """On the screen and in train.log, at the first start with the other version and no later one."""
+
+    def fail():
+        raise RuntimeError("a bug")
+
+    for step in (5, 9):
+        with pytest.raises(RuntimeError, match="a bug"):
+            train(at={step: fail})
+        if step == 5:
+            at_the_start_before(RunFolder(tmp_path / "run"), timm="0.0.1")
+    train()
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("other versions than at the start before: timm 0.0.1 → ") == 1
