@@ -20,7 +20,8 @@ from convrun.training.trainer import Trainer
 class Checkpointer:
     """Copies the state when it is to be saved, and writes the copy in the background, one at a time.
 
-    What cannot be saved is said, and tried again when the next checkpoint is due; only at the end it is an error.
+    What cannot be saved is said, and the next is tried when it is due; only at the end it is an error. The best states
+    wait in memory and are written before the next: no later one could take their place.
 
     Args:
         recipe: goes into every checkpoint.
@@ -50,6 +51,7 @@ class Checkpointer:
         self._writer = checkpoints.BackgroundWriter()
         self._in_flight = 0  # the step that is being written
         self._failure: RunFolderError | None = None
+        self._waiting: dict[int, dict[str, Any]] = {}  # the best states that found no room, by step
         self._notes: list[str] = []
         self._said: set[str] = set()
         self._began = self._since = time.perf_counter()
@@ -107,17 +109,20 @@ class Checkpointer:
         return f"training waited {self.waited_seconds:.1f} s for checkpoints, {share:.1%} of its time"
 
     def _begin(self, trainer: Trainer, is_last: bool = False) -> None:
-        self._in_flight = trainer.state.step
+        self._in_flight = step = trainer.state.step
         # First: of a sharded model all processes send their shares, whatever rank 0's disk says.
         content = self._copy(trainer)
+        best = [step for _, step in trainer.state.best[: self.plan.keep_best]]
+        self._waiting = {number: state for number, state in self._waiting.items() if number in best}
         try:
             self.folder.check_held()
             self.flush()
         except RunFolderError as error:
+            if step in best:
+                self._waiting[step] = content
             self._note_failure(error, is_last)
             return
-        best = [step for _, step in trainer.state.best[: self.plan.keep_best]]
-        self._writer.start(partial(self._write, trainer.state.step, content, best))
+        self._writer.start(partial(self._write, step, content, best))
 
     def _copy(self, trainer: Trainer) -> dict[str, Any]:
         content = {
@@ -132,9 +137,16 @@ class Checkpointer:
     def _write(self, step: int, content: dict[str, Any], best: list[int]) -> None:
         """In the writing thread."""
         folder, plan = self.folder.checkpoints, self.plan
-        self._sync_rows()
-        checkpoints.save(folder, step, content, before_it_counts=self.folder.check_held)
-        self.folder.saved_step = step
+        try:
+            self._sync_rows()
+            for number, state in sorted({**self._waiting, step: content}.items()):
+                checkpoints.save(folder, number, state, before_it_counts=self.folder.check_held)
+                self.folder.saved_step = number
+                self._waiting.pop(number, None)
+        except RunFolderError:
+            if step in best:
+                self._waiting[step] = content
+            raise
         for what in (
             partial(checkpoints.keep_only, folder, plan.keep_last, best, plan.keep_interval),
             partial(self.folder.set_status, "running", step, plan.total_steps),

@@ -330,3 +330,19 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_only_whole_ones(fo
     assert process.wait() == 130
     for step in steps(folder):
         checkpoints.load(checkpoints.path_of(folder / "checkpoints", step))
+
+
+def test_the_best_state_that_finds_no_room_waits_in_memory_and_is_written_before_the_next(
+    train, train_in, tmp_path, no_room_for
+):
+    keys = ("evaluation.every_steps=3", "callbacks=[]")
+    train_in(tmp_path / "whole", *keys)
+    whole = checkpoints.load((tmp_path / "whole/checkpoints/best").resolve())
+    best = whole["state"]["step"]
+    train(*keys, at={best - 1: lambda: no_room_for(best)})
+    assert f"step-{best}.pt cannot be written: No space left on device" in log_of(tmp_path / "run")
+    ours = checkpoints.load((tmp_path / "run/checkpoints/best").resolve())
+    assert ours["state"]["step"] == best
+    assert all(torch.equal(ours["model"][name], value) for name, value in whole["model"].items())
+    for path in (tmp_path / "whole/weights").iterdir():
+        assert path.read_bytes() == (tmp_path / "run/weights" / path.name).read_bytes()
