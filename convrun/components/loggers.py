@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from convrun.display.screen import Screen
 from convrun.errors import RunFolderError
 from convrun.registry import register
-from convrun.run_folder.appended_file import AppendedFile
 
 Row = Mapping[str, Any]
 
@@ -94,6 +93,8 @@ class JsonLines:
 
     def __init__(self, run: RunInfo) -> None:
         path = run.folder / "metrics.jsonl"
+        from convrun.run_folder.appended_file import AppendedFile
+
         self._file = AppendedFile(path, run.screen.say)
         before = self._file.content()
         kept = _lines_until(run.start_step, run.evaluated_step, before)
@@ -182,6 +183,8 @@ class _Table:
     """A CSV file whose columns are those of its rows; a row with a new key rewrites the file, which is rare."""
 
     def __init__(self, path: Path, last_step: float, screen: Screen) -> None:
+        from convrun.run_folder.appended_file import AppendedFile
+
         self.file = AppendedFile(path, screen.say)
         before = self.file.content()
         self._columns, rows = _read_table(before, last_step)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from convrun.errors import RunFolderError
-from convrun.run_folder.appended_file import AppendedFile
 from convrun.secret_values import masked
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from convrun.run_folder.appended_file import AppendedFile
 
 
 class Screen:
@@ -36,6 +37,8 @@ class Screen:
     def log_to(self, path: Path) -> None:
         """Appends every line to this file from now on; on a full disk lines wait in memory."""
         if self._log is None or self._log.path != path:
+            from convrun.run_folder.appended_file import AppendedFile  # what only validates takes no locks
+
             self._log = AppendedFile(path, self.say)
             if self._log.ends_torn():
                 self._log.append(b"\n")
