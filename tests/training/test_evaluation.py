@@ -131,3 +131,21 @@ def test_a_batch_with_fewer_images_than_parts_takes_part_in_the_other_passes(mod
     parts = evaluate(model, *both, splits=3, take_part=lambda: taken.append(3))
     assert taken == [3, 3, 3]  # 4, 4 and 2 images in 3 parts are 2 + 2, 2 + 2 and 1 + 1
     assert parts.top1 == whole.top1
+
+
+def test_a_second_ctrl_c_while_the_loader_closes_is_not_lost(model):
+    """In the garbage collector's hands it would be printed and forgotten."""
+
+    def closing_is_interrupted():
+        try:
+            yield from batches(8, 2)
+        finally:
+            raise KeyboardInterrupt
+
+    class Feed:
+        def __iter__(self):
+            return closing_is_interrupted()
+
+    asked = []
+    with pytest.raises(KeyboardInterrupt):
+        run(model, Feed(), should_stop=lambda: (asked.append(1), len(asked) > 1)[1])
