@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+
+from tests.sealing import save_sealed
 
 FOLDER_KEYS = [
     "input_size=16",
@@ -147,7 +148,7 @@ def test_a_damaged_a_foreign_and_an_evil_checkpoint_are_told(convrun, train, tmp
         assert code == 0
         assert "checkpoints/step-16.pt is damaged (" in text
         assert "goes on after step 12 of 16" in text
-    torch.save({"model": {}, "state": print}, newest)
+    save_sealed({"model": {}, "state": print}, newest)
     code, text = convrun("scheduler=constant", "--output", "run")
     assert code == 0
     assert "it holds more than tensors and plain values" in text

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError, DamagedCheckpoint
+from tests.sealing import sealed
 
 PARTS = {part: None if part == "ema" else {} for part in checkpoints.PARTS}
 CONTENT = {
@@ -62,28 +63,16 @@ def records(whole):
         return file.infolist(), file.start_dir
 
 
-def test_no_flipped_bit_passes_as_another_content(whole, path):
-    draws, refused, members = random.Random(1), 0, records(whole)
-    places = [draws.randrange(len(whole)) for _ in range(300)]
-    places += [member.header_offset + i for member in members[0] for i in range(0, 30, 3)]
-    places += list(range(members[1], len(whole), 5))  # the directory of the archive
+def test_no_flipped_bit_passes(whole, path):
+    """tests/test_checkpoints.py turns over each bit of a smaller one."""
+    draws = random.Random(1)
+    places = [*draws.sample(range(len(whole)), 500), *range(len(whole) - 80, len(whole))]
+    places += [member.header_offset + i for member in records(whole)[0] for i in range(0, 30, 3)]
     for place in places:
         content = bytearray(whole)
         content[place] ^= 1 << draws.randrange(8)
-        loaded = load(path, content)
-        assert loaded is None or is_the_same(loaded), place
-        refused += loaded is None
-    assert refused > len(places) / 4
-
-
-def test_a_flipped_bit_of_the_pickle_is_found(whole, path):
-    (member,) = [member for member in records(whole)[0] if member.filename.endswith("data.pkl")]
-    start = whole.index(b"format", member.header_offset)
-    for place in range(start, start + member.file_size // 2, 7):
-        content = bytearray(whole)
-        content[place] ^= 0x20
         path.write_bytes(content)
-        with pytest.raises(DamagedCheckpoint, match=r"wrong check sum of .*data\.pkl|Bad magic number"):
+        with pytest.raises(DamagedCheckpoint):
             checkpoints.load(path)
 
 
@@ -93,7 +82,9 @@ def test_no_patchwork_makes_a_traceback(whole, path, data):
     place = data.draw(st.integers(0, len(whole)))
     patch = data.draw(st.binary(max_size=40))
     removed = data.draw(st.integers(0, 200))
-    loaded = load(path, whole[:place] + patch + whole[place + removed :])
+    patched = whole[:place] + patch + whole[place + removed :]
+    assert (load(path, patched) is not None) == (patched == whole)
+    loaded = load(path, sealed(patched))
     assert loaded is None or is_the_same(loaded)
 
 
@@ -101,6 +92,7 @@ def test_no_patchwork_makes_a_traceback(whole, path, data):
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x93NUMPY"]))
 def test_no_bytes_make_a_traceback(path, content, beginning):
     assert load(path, beginning + content) is None
+    assert load(path, sealed(beginning + content)) is None
 
 
 class Reducer:
@@ -137,11 +129,12 @@ def archive(pickled, extra=(), compression=zipfile.ZIP_STORED):
 def test_no_reducer_runs(name, protocol, path, tmp_path):
     evil = evils(tmp_path / "canary")[name]
     pickled = pickle.dumps({**PARTS, "format": 1, "state": evil}, protocol=protocol)
-    for content in (pickled, archive(pickled)):
+    for content in (pickled, sealed(pickled), sealed(archive(pickled))):
         path.write_bytes(content)
         with pytest.raises(DamagedCheckpoint) as caught:
             checkpoints.load(path)
         assert "weights_only" not in str(caught.value)
+        assert "check sum" not in str(caught.value)
     assert not (tmp_path / "canary").exists()
 
 
@@ -151,12 +144,14 @@ def test_no_reducer_runs(name, protocol, path, tmp_path):
 )
 def test_other_pickles_are_refused(value, protocol, path):
     pickled = pickle.dumps(value, protocol=protocol)
-    assert load(path, pickled) is None
-    assert load(path, archive(pickled)) is None
+    assert load(path, sealed(pickled)) is None
+    assert load(path, sealed(archive(pickled))) is None
 
 
 def test_torchs_old_format_is_refused(path):
-    torch.save({**CONTENT, "format": 1}, path, _use_new_zipfile_serialization=False)
+    stream = io.BytesIO()
+    torch.save({**CONTENT, "format": 1}, stream, _use_new_zipfile_serialization=False)
+    path.write_bytes(sealed(stream.getvalue()))
     with pytest.raises(DamagedCheckpoint, match="File is not a zip file"):
         checkpoints.load(path)
 
@@ -173,7 +168,7 @@ def test_extra_members_write_nothing(name, path, tmp_path, monkeypatch):
     stream = io.BytesIO(saved())
     with pytest.warns() if "data/0" in name else pytest.MonkeyPatch.context(), zipfile.ZipFile(stream, "a") as file:
         file.writestr(name, b"x" * 1200)
-    loaded = load(path, stream.getvalue())
+    loaded = load(path, sealed(stream.getvalue()))
     assert loaded is None or is_the_same(loaded)
     assert list(tmp_path.iterdir()) == []
 
@@ -182,13 +177,13 @@ def test_a_second_record_of_one_name_is_refused(path):
     stream = io.BytesIO(saved())
     with zipfile.ZipFile(stream, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr(file.infolist()[-1].filename, b"x" * 24)
-    path.write_bytes(stream.getvalue())
+    path.write_bytes(sealed(stream.getvalue()))
     with pytest.raises(DamagedCheckpoint, match="two records of one name"):
         checkpoints.load(path)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_opened(path):
-    path.write_bytes(archive(b"x", [("archive/data/0", bytes(50 << 20))], zipfile.ZIP_DEFLATED))
+    path.write_bytes(sealed(archive(b"x", [("archive/data/0", bytes(50 << 20))], zipfile.ZIP_DEFLATED)))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(DamagedCheckpoint, match="it is compressed"):
         checkpoints.load(path)
@@ -201,7 +196,7 @@ def test_records_that_lie_over_one_another_are_refused(whole, path):
     count = 3000
     directory = entry * count
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, len(directory), start, 0)
-    path.write_bytes(whole[:start] + directory + end)
+    path.write_bytes(sealed(whole[:start] + directory + end))
     with pytest.raises(DamagedCheckpoint, match=r"two records of one name|more than its size|damaged"):
         checkpoints.load(path)
 
@@ -216,15 +211,15 @@ def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(number, path):
     assert pickled.count(b"M\x2d\x01") >= 1  # 301, as BININT2
     members = [(f"archive/{name}", value) for name, value in members.items() if name.startswith("data/")]
     digits = pickle.dumps(number, protocol=2)[2:-1]
-    assert load(path, archive(pickled.replace(b"M\x2d\x01", digits), members)) is None
+    assert load(path, sealed(archive(pickled.replace(b"M\x2d\x01", digits), members))) is None
     # In the storage alone: what the tensor itself names is there.
-    loaded = load(path, archive(pickled.replace(b"M\x2d\x01", digits, 1), members))
+    loaded = load(path, sealed(archive(pickled.replace(b"M\x2d\x01", digits, 1), members)))
     assert loaded is None or torch.equal(loaded["model"]["a"], torch.arange(301.0))
-    assert torch.equal(load(path, archive(pickled, members))["model"]["a"], torch.arange(301.0))
+    assert torch.equal(load(path, sealed(archive(pickled, members)))["model"]["a"], torch.arange(301.0))
 
 
 def test_a_tensor_that_repeats_one_number_is_refused(path):
-    path.write_bytes(saved(model={"a": torch.ones(1).expand(10**12)}))
+    path.write_bytes(sealed(saved(model={"a": torch.ones(1).expand(10**12)})))
     with pytest.raises(CheckpointError, match="its tensors are larger than the file"):
         checkpoints.load(path)
 
@@ -233,14 +228,14 @@ def test_lists_of_lists_that_share_do_not_blow_up(path):
     nested = []
     for _ in range(60):
         nested = [nested, nested]
-    loaded = load(path, saved(state={"nested": nested}))
+    loaded = load(path, sealed(saved(state={"nested": nested})))
     assert len(loaded["state"]["nested"]) == 2
 
 
 def test_deep_nesting_is_refused(path):
     depth = 100_000
     pickled = b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."
-    assert load(path, archive(pickled)) is None
+    assert load(path, sealed(archive(pickled))) is None
 
 
 def strange_tensors():
@@ -252,6 +247,6 @@ def strange_tensors():
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tensors_that_convrun_never_saves_are_refused(number, path):
-    path.write_bytes(saved(model={"a": [*strange_tensors()][number]}))
+    path.write_bytes(sealed(saved(model={"a": [*strange_tensors()][number]})))
     with pytest.raises(CheckpointError, match="is no checkpoint of a convrun run"):
         checkpoints.load(path)

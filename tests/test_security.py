@@ -16,6 +16,7 @@ from convrun.errors import CheckpointError, ConvrunError, DataError, RecipeError
 from convrun.recipe import load_recipe
 from convrun.run_folder import RunFolder, write_whole
 from convrun.secret_values import blotted, is_secret_name, masked
+from tests.sealing import save_sealed, sealed
 
 SECRET = "s3cr3t/with'quotes\\and-more"
 
@@ -62,9 +63,9 @@ def test_no_checkpoint_runs_code(kind, mark, payload, train, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "step-16.pt"
     content = torch.load(path, weights_only=True) | {"extra": Payload(mark)}
     if kind == "a pickle":
-        path.write_bytes(payload)
+        path.write_bytes(sealed(payload))
     else:
-        torch.save(content, path, _use_new_zipfile_serialization=kind == "torch's format")
+        save_sealed(content, path, _use_new_zipfile_serialization=kind == "torch's format")
         torch.load(path, weights_only=False)
         assert mark.exists()
         mark.unlink()

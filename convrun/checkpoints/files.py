@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from convrun.checkpoints.sealing import SealedFile, verify
 from convrun.checkpoints.tensors import bytes_of
-from convrun.checkpoints.verifying import verify
 from convrun.display.plan_text import size_text
 from convrun.errors import RunFolderError
 from convrun.run_folder import sync_folder
@@ -58,11 +58,9 @@ def save(
     draft = folder / f".step-{step}.{os.getpid()}.draft"
     try:
         draft.unlink(missing_ok=True)
-        # Made anew, so that nothing is written through a link that somebody planted. Without a buffer: a loader worker
-        # that is forked meanwhile inherits nothing that it could write in turn.
-        with draft.open("xb", buffering=0) as file:
+        with SealedFile(draft) as file:
             torch.save({"format": FORMAT, **content}, file)
-            os.fsync(file.fileno())
+            file.seal()
         verify(draft)
         before_it_counts()
         draft.replace(path)

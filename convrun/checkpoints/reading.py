@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from convrun.checkpoints.files import FORMAT, PARTS
+from convrun.checkpoints.sealing import verify
 from convrun.checkpoints.tensors import bytes_of, copied, tensors_of
-from convrun.checkpoints.verifying import verify
 from convrun.data.regular_file import KINDS
 from convrun.errors import CheckpointError, DamagedCheckpoint
 
@@ -53,6 +53,8 @@ def _read(path: Path) -> Any:
         verify(path)
         # Mapped, because torch believes the sizes that a pickle names: here they end where the file ends.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's own text advises to try again without the protection.
         raise DamagedCheckpoint(

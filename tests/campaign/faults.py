@@ -169,8 +169,7 @@ def damage(path: Path, trial: Trial, canary: Path) -> None:
     if how == 0:
         content = content[: trial.draws.randrange(len(content))]
     elif how == 1:
-        # The last 22 bytes are the archive's end record, whose comment length nobody need read.
-        place = trial.draws.randrange(len(content) - 22)
+        place = trial.draws.randrange(len(content))
         content = content[:place] + bytes([content[place] ^ 1 << trial.draws.randrange(8)]) + content[place + 1 :]
     elif how == 2:
         content = b""

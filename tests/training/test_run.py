@@ -15,6 +15,7 @@ from convrun.recipe import load_recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder.claim import is_lock_file
 from convrun.training.trainer import Trainer
+from tests.sealing import save_sealed
 
 TENSORBOARD = "logging.to=[console, jsonl, tensorboard, csv]"
 
@@ -255,7 +256,7 @@ def test_a_checkpoint_without_all_its_state_is_refused(train, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "step-6.pt"
     saved = checkpoints.load(path)
     for damage in ({"optimizer": {"state": {}, "param_groups": []}}, {"ema": {}}, {"state": {"step": 6}}):
-        torch.save(saved | damage, path)
+        save_sealed(saved | damage, path)
         with pytest.raises(CheckpointError, match=r"step-6\.pt(: the saved EMA)? does not fit the (recipe|model)"):
             train()
         assert status(tmp_path / "run")["state"] in ("failed", "interrupted")

@@ -4,13 +4,13 @@ import errno
 import json
 import os
 import shutil
-import zipfile
+import zlib
 
 import pytest
-import torch
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError, Preempted, RunFolderError
+from tests.sealing import save_sealed
 
 KEEP_ALL = "checkpoints={every_steps: 4, keep: {last: 9}}"
 
@@ -107,7 +107,7 @@ def test_one_that_cannot_be_read_is_left_where_it_is(number, stopped, train, mon
         raise OSError(number, os.strerror(number))
 
     before = sorted(os.listdir(stopped / "checkpoints"))
-    monkeypatch.setattr(zipfile.ZipFile, "testzip", fail)
+    monkeypatch.setattr(zlib, "crc32", fail)
     with pytest.raises(CheckpointError, match=rf"cannot be read: {os.strerror(number)}; it may be whole"):
         train(KEEP_ALL)
     assert sorted(os.listdir(stopped / "checkpoints")) == before
@@ -119,8 +119,8 @@ def test_one_that_cannot_be_read_is_left_where_it_is(number, stopped, train, mon
         (lambda path: path.mkdir(), "is a folder, not a checkpoint"),
         (os.mkfifo, "is a named pipe, not a checkpoint"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file or directory"),
-        (lambda path: torch.save({"format": 2}, path), "has format 2, and this convrun reads format 1"),
-        (lambda path: torch.save({"state_dict": {}}, path), "is no checkpoint of a convrun run"),
+        (lambda path: save_sealed({"format": 2}, path), "has format 2, and this convrun reads format 1"),
+        (lambda path: save_sealed({"state_dict": {}}, path), "is no checkpoint of a convrun run"),
     ],
 )
 def test_what_is_no_checkpoint_is_answered_with_a_message(put, message, stopped, train):
