@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,56 +56,39 @@ def _need(key: str, path: str) -> None:
         raise KeyProblem(key, "is empty", f"set data.{key}={'FOLDER' if key == 'root' else 'FILE'}")
 
 
+def _declared(keys: dict[str, Any]) -> DataFacts | None:
+    """The numbers that a recipe declares, if it declares all of them."""
+    numbers = [keys[field.name] for field in fields(DataFacts)]
+    return None if None in numbers else DataFacts(*numbers)
+
+
 # Image folders ------------------------------------------------------------------------------------------------------
 
 
-def image_folder_facts(
-    *,
-    root: str,
-    num_classes: int | None = None,
-    train_images: int | None = None,
-    val_images: int | None = None,
-    train_folder: str = "train",
-    val_folder: str | None = "val",
-) -> DataFacts:
+def image_folder_facts(**keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the folders hold."""
-    _need("root", root)
-    if val_folder is None:
-        if val_images:
+    _need("root", keys["root"])
+    if keys["val_folder"] is None:
+        if keys["val_images"]:
             raise KeyProblem("val_images", "there are none where val_folder is null", "remove it")
-        val_images = 0
-    if num_classes is not None and train_images is not None and val_images is not None:
-        return DataFacts(num_classes, train_images, val_images)
-    return _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)[0]
+        keys["val_images"] = 0
+    return _declared(keys) or measure_image_folder(**keys)
 
 
-def measure_image_folder(
-    *,
-    root: str,
-    num_classes: int | None = None,
-    train_images: int | None = None,
-    val_images: int | None = None,
-    train_folder: str = "train",
-    val_folder: str | None = "val",
-) -> DataFacts:
+def measure_image_folder(**keys: Any) -> DataFacts:
     """What the folders hold; a DataError if the recipe declares something else."""
-    _need("root", root)
-    return _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)[0]
+    _need("root", keys["root"])
+    return _scanned_folders(**keys)[0]
 
 
 def _scanned_folders(
-    root: str,
-    num_classes: int | None,
-    train_images: int | None,
-    val_images: int | None,
-    train_folder: str,
-    val_folder: str | None,
+    root: str, train_folder: str, val_folder: str | None, **declared: int | None
 ) -> tuple[DataFacts, dict[str, FolderScan]]:
     from convrun.data.folder_scan import scan_tree
 
     train, val = scan_tree(root, train_folder, val_folder)
     found = DataFacts(len(train.class_names), len(train), len(val))
-    check_declared(root, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    check_declared(root, found, **declared)
     return found, {"train": train, "val": val}
 
 
@@ -130,32 +114,27 @@ def image_folder(
     """
     from convrun.data.image_folder import ImageFolder
 
-    _, scans = _scanned_folders(root, num_classes, train_images, val_images, train_folder, val_folder)
+    declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
+    _, scans = _scanned_folders(root, train_folder, val_folder, **declared)
     return ImageFolder(scans[split], split)
 
 
 # One file -----------------------------------------------------------------------------------------------------------
 
 
-def npz_facts(
-    *, path: str, num_classes: int | None = None, train_images: int | None = None, val_images: int | None = None
-) -> DataFacts:
+def npz_facts(**keys: Any) -> DataFacts:
     """The declared numbers if all three are there; else what the file holds."""
-    _need("path", path)
-    if num_classes is not None and train_images is not None and val_images is not None:
-        return DataFacts(num_classes, train_images, val_images)
-    return measure_npz(path=path, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    _need("path", keys["path"])
+    return _declared(keys) or measure_npz(**keys)
 
 
-def measure_npz(
-    *, path: str, num_classes: int | None = None, train_images: int | None = None, val_images: int | None = None
-) -> DataFacts:
+def measure_npz(path: str, **declared: int | None) -> DataFacts:
     """What the file's labels say (this imports numpy); a DataError if the recipe declares something else."""
     from convrun.data.npz import count_npz
 
     _need("path", path)
-    found = DataFacts(*count_npz(path, num_classes))
-    check_declared(path, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    found = DataFacts(*count_npz(path, declared["num_classes"]))
+    check_declared(path, found, **declared)
     return found
 
 
@@ -200,9 +179,7 @@ def digits(split: str) -> ImageSet:
 def parquet_facts(**keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the files hold."""
     _need("root", keys["root"])
-    if None not in (declared := [keys[name] for name in ("num_classes", "train_images", "val_images")]):
-        return DataFacts(*declared)
-    return measure_parquet(**keys)
+    return _declared(keys) or measure_parquet(**keys)
 
 
 def measure_parquet(**keys: Any) -> DataFacts:
@@ -212,21 +189,15 @@ def measure_parquet(**keys: Any) -> DataFacts:
 
 
 def _scanned_parquet(
-    root: str,
-    train: Patterns,
-    val: Patterns,
-    image_column: str,
-    label_column: str,
-    num_classes: int | None,
-    train_images: int | None,
-    val_images: int | None,
+    root: str, train: Patterns, val: Patterns, image_column: str, label_column: str, **declared: int | None
 ) -> tuple[DataFacts, tuple[str, ...], dict[str, list[Shard]]]:
     from convrun.data.parquet import scan_splits
 
-    names, shards = scan_splits(root, {"train": train, "val": val}, image_column, label_column, num_classes)
+    splits = {"train": train, "val": val}
+    names, shards = scan_splits(root, splits, image_column, label_column, declared["num_classes"])
     counts = {split: sum(len(shard.labels) for shard in of_split) for split, of_split in shards.items()}
     found = DataFacts(len(names), counts["train"], counts["val"])
-    check_declared(root, found, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    check_declared(root, found, **declared)
     return found, names, shards
 
 
@@ -259,22 +230,21 @@ def parquet(
     """
     from convrun.data.parquet import ParquetImages
 
-    _, names, shards = _scanned_parquet(
-        root, train, val, image_column, label_column, num_classes, train_images, val_images
-    )
+    declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
+    _, names, shards = _scanned_parquet(root, train, val, image_column, label_column, **declared)
     return ParquetImages(shards[split], split, names, cache=cache)
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------
 
 
-def cifar10_facts(*, root: str, download: bool = False) -> DataFacts:
+def _cifar_facts(num_classes: int, root: str, download: bool) -> DataFacts:
     """As published."""
     _need("root", root)
-    return DataFacts(10, 50_000, 10_000)
+    return DataFacts(num_classes, 50_000, 10_000)
 
 
-@register("data", "cifar10", facts=cifar10_facts)
+@register("data", "cifar10", facts=partial(_cifar_facts, 10))
 def cifar10(split: str, *, root: str, download: bool = False) -> ImageSet:
     """CIFAR-10 (Krizhevsky, 2009): 32×32 images; the published test set serves as val.
 
@@ -286,13 +256,7 @@ def cifar10(split: str, *, root: str, download: bool = False) -> ImageSet:
     return CifarImages("cifar10", root, split, download=download)
 
 
-def cifar100_facts(*, root: str, download: bool = False) -> DataFacts:
-    """As published."""
-    _need("root", root)
-    return DataFacts(100, 50_000, 10_000)
-
-
-@register("data", "cifar100", facts=cifar100_facts)
+@register("data", "cifar100", facts=partial(_cifar_facts, 100))
 def cifar100(split: str, *, root: str, download: bool = False) -> ImageSet:
     """CIFAR-100 (Krizhevsky, 2009), fine labels: 32×32 images; the published test set serves as val.
 

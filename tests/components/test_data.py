@@ -38,11 +38,11 @@ def archive(tmp_path: Path) -> str:
     return str(tmp_path / "set.npz")
 
 
-def facts(name: str, **keys: Any) -> DataFacts:
-    """As the plan asks for them: with all keys of the component itself."""
+def facts(name: str, how: str = "facts", **keys: Any) -> DataFacts:
+    """As the plan asks for them, or `measure`s them: with all keys of the component itself."""
     component = registry.find("data", name)
     own = {key.name: keys.get(key.name, key.default) for key in component.own_keys}
-    found = component.meta["facts"](**own)
+    found = component.meta[how](**own)
     assert isinstance(found, DataFacts)
     return found
 
@@ -60,7 +60,8 @@ for component in registry.all("data"):
     component.summary, component.keys.schema
 registry.find("data", "synthetic").meta["facts"](train_images=5, val_images=5, num_classes=5, image_size=5)
 registry.find("data", "digits").meta["facts"]()
-registry.find("data", "image_folder").meta["facts"](root={tree!r})
+folders = registry.find("data", "image_folder")
+folders.meta["facts"](**{{key.name: {{"root": {tree!r}}}.get(key.name, key.default) for key in folders.own_keys}})
 registry.find("data", "npz").meta["facts"](path="x", num_classes=1, train_images=1, val_images=1)
 print([name for name in ("torch", "torchvision", "numpy", "PIL") if name in sys.modules])
 """
@@ -110,13 +111,12 @@ def test_all_disagreements_come_at_once_with_the_cure(split: str, tree: str, arc
 
 
 def test_measuring_looks_at_the_disk_whatever_is_declared(tree: str, archive: str) -> None:
-    folder, file = (registry.find("data", name).meta["measure"] for name in ("image_folder", "npz"))
     numbers = {"num_classes": 2, "train_images": 5, "val_images": 2}
-    assert folder(root=tree, **numbers) == DataFacts(**numbers)
-    assert file(path=archive, **{**numbers, "train_images": 4}) == DataFacts(2, 4, 2)
-    for measure, keys in ((folder, {"root": tree}), (file, {"path": archive})):
+    assert facts("image_folder", "measure", root=tree, **numbers) == DataFacts(**numbers)
+    assert facts("npz", "measure", path=archive, **{**numbers, "train_images": 4}) == DataFacts(2, 4, 2)
+    for name, keys in (("image_folder", {"root": tree}), ("npz", {"path": archive})):
         with pytest.raises(DataError, match="train_images is 6, found"):
-            measure(**keys, **{**numbers, "train_images": 6})
+            facts(name, "measure", **keys, **{**numbers, "train_images": 6})
 
 
 def test_check_declared_accepts_what_is_right_or_not_declared() -> None:
