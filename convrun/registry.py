@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from convrun.errors import ConvrunError, PluginError
-from convrun.keys import Key, KeySet, keys_of, keys_of_section
+from convrun.key_sets import KeySet
+from convrun.keys import Key, keys_of, keys_of_section
 from convrun.kinds import KINDS, Kind
 
 T = TypeVar("T", bound=Callable[..., Any])

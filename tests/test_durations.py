@@ -2,7 +2,8 @@ import pytest
 
 from convrun.durations import Duration, duration_text, seconds_of
 from convrun.errors import RecipeError
-from convrun.keys import Key, KeyFaults, KeySet
+from convrun.key_sets import KeyFaults, KeySet
+from convrun.keys import Key
 from convrun.type_text import type_text
 
 KEYS = KeySet([Key("limit", Duration | None, None, "")])

@@ -8,6 +8,7 @@ from convrun.errors import KeyProblem, PluginError
 from convrun.keys import Limits, PositiveFloat
 from convrun.kinds import KINDS
 from convrun.registry import AmbiguousComponent, UnknownComponent
+from convrun.type_text import type_text
 
 
 def test_a_registered_function_is_found_under_its_kind_and_name(fresh_registry):
@@ -297,4 +298,4 @@ def test_a_plugins_limits_are_checked_like_our_own(fresh_registry):
         pass
 
     (key,) = fresh_registry.find("loss", "limited").own_keys
-    assert key.type_text == "float ≥ 0 and < 1"
+    assert type_text(key.annotation) == "float ≥ 0 and < 1"

@@ -12,6 +12,7 @@ from convrun.kinds import KINDS, Kind
 from convrun.recipe.recipe import plain
 from convrun.recipe.scalars import scalar
 from convrun.registry import Component
+from convrun.type_text import type_text
 
 
 def component_row(component: Component) -> dict[str, str]:
@@ -48,11 +49,11 @@ def description(component: Component) -> str:
 
 def _key_lines(keys: list[Key]) -> list[str]:
     names = max(len(key.name) for key in keys)
-    types = max(len(key.type_text) for key in keys)
+    types = max(len(type_text(key.annotation)) for key in keys)
     lines = []
     for key in keys:
         default = "required" if key.is_required else f"default {value_text(key.default)}"
-        lines.append(f"  {key.name:<{names}}  {key.type_text:<{types}}  {default}")
+        lines.append(f"  {key.name:<{names}}  {type_text(key.annotation):<{types}}  {default}")
         if key.meaning:
             lines.append(f"  {'':<{names}}  {key.meaning}")
     return lines
@@ -91,7 +92,7 @@ def description_data(component: Component) -> dict[str, Any]:
     keys = [
         {
             "name": key.name,
-            "type": key.type_text,
+            "type": type_text(key.annotation),
             "required": key.is_required,
             "default": None if key.is_required else plain(key.default),
             "meaning": key.meaning,

@@ -52,7 +52,7 @@ class Launch:
         Raises:
             ConvrunError: it cannot be: a plugin that is not here, keys that another version wrote.
         """
-        from convrun.keys import KeyFaults
+        from convrun.key_sets import KeyFaults
         from convrun.plugins import load_plugins
 
         values = {key: value for key, value in self.launcher.items() if key != "name"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.keys import Fault, Key, KeyFaults, KeySet, is_section, key_set_of, keys_of_section, section_of
+from convrun.key_sets import Fault, KeyFaults, KeySet, key_set_of
+from convrun.keys import Key, is_section, keys_of_section, section_of
 from convrun.kinds import KINDS
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
@@ -21,6 +22,7 @@ from convrun.recipe.suggestions import guessed_key
 from convrun.recipe.tree import Node
 from convrun.registry import registry
 from convrun.secret_values import masked
+from convrun.type_text import type_text
 
 # These sections have settings that must be chosen.
 REQUIRED = ("model", "data", "optimizer", "scheduler", "training")
@@ -139,7 +141,7 @@ class _Checker:
                         meaning = around[str(fault.path[-1])].meaning if fault.path[-1] in around else ""
                         self.report((*path, *fault.path), "is missing", meaning)
                 elif fault.type in ("too_short", "too_long") and len(fault.path) == 1:
-                    wanted = keys.keys[str(fault.path[0])].type_text.replace("list of", "a list of", 1)
+                    wanted = type_text(keys.keys[str(fault.path[0])].annotation).replace("list of", "a list of", 1)
                     self.report_value(path, dataclasses.replace(fault, message=wanted), values)
                 elif fault.type != "extra_forbidden":
                     self.report_value(path, fault, values)

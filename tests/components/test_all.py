@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import convrun.components
-from convrun.keys import KeySet
+from convrun.key_sets import KeySet
 from convrun.kinds import KINDS
 from convrun.registry import registry
 

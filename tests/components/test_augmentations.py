@@ -10,7 +10,7 @@ from PIL import Image
 
 from convrun.components.augmentations import Shape
 from convrun.errors import KeyProblem
-from convrun.keys import KeyFaults
+from convrun.key_sets import KeyFaults
 from convrun.randomness import Draws
 from convrun.registry import registry
 
