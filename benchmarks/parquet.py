@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from convrun.data.image_set import decode
-from convrun.data.parquet import scan_splits
-from convrun.data.parquet_copy import RowGroups, with_copies
+from convrun.data.parquet_copy import with_copies
+from convrun.data.parquet_rows import RowGroups
+from convrun.data.parquet_scan import scan_splits
 
 ROW_GROUP = 100
 

@@ -14,7 +14,7 @@ from convrun.registry import register
 if TYPE_CHECKING:
     from convrun.data.folder_scan import FolderScan
     from convrun.data.image_set import ImageSet
-    from convrun.data.parquet import Shard
+    from convrun.data.parquet_scan import Shard
 
 Patterns = str | tuple[str, ...]
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
@@ -191,7 +191,7 @@ def measure_parquet(**keys: Any) -> DataFacts:
 def _scanned_parquet(
     root: str, train: Patterns, val: Patterns, image_column: str, label_column: str, **declared: int | None
 ) -> tuple[DataFacts, tuple[str, ...], dict[str, list[Shard]]]:
-    from convrun.data.parquet import scan_splits
+    from convrun.data.parquet_scan import scan_splits
 
     splits = {"train": train, "val": val}
     names, shards = scan_splits(root, splits, image_column, label_column, declared["num_classes"])

@@ -1,59 +1,18 @@
-"""Parquet files of encoded images as an image set: the layout of image data sets on the Hugging Face hub.
-
-A column holds the image (bytes, or a struct with a field `bytes`), another the label (an integer); the files' metadata
-may name the classes. An image is fetched by its number from an Arrow copy (`parquet_copy`) or from the files.
-"""
+"""Parquet files of encoded images as an image set: an image by its number, from an Arrow copy or from the files."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import glob
-import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from convrun.data.image_set import decode
-from convrun.errors import DataError
-
-try:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from convrun.data.parquet_copy import ArrowCopy, RowGroups, no_bytes, readable, with_copies
-except ImportError as missing:
-    raise DataError(f"parquet files need pyarrow ({missing}); pip install 'convrun[parquet]'") from None
-
-MOST_CLASSES = 1_000_000  # a label beyond is an identifier or garbage, and its classes would not fit in memory
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file.
-
-    Attributes:
-        path: the file.
-        version: its size in bytes and the time of its last change, in nanoseconds.
-        column: the column in the file that holds the images' bytes, `image.bytes`.
-        image_bytes: the size of that column.
-        labels: one a row.
-        names: the classes, if the file names them.
-    """
-
-    path: str
-    version: tuple[int, int]
-    column: str
-    image_bytes: int
-    labels: npt.NDArray[np.int32] = field(repr=False, compare=False)
-    names: tuple[str, ...] | None = field(repr=False)
+from convrun.data.parquet_copy import with_copies
+from convrun.data.parquet_rows import ArrowCopy, RowGroups, no_bytes
+from convrun.data.parquet_scan import Shard
 
 
 class ParquetImages:
@@ -92,140 +51,3 @@ class ParquetImages:
     def _position(self, index: int) -> tuple[int, int]:
         shard = bisect_right(self._starts, index) - 1
         return shard, index - self._starts[shard]
-
-
-def scan_splits(
-    root: str,
-    splits: Mapping[str, str | tuple[str, ...]],
-    image_column: str,
-    label_column: str,
-    num_classes: int | None = None,
-) -> tuple[tuple[str, ...], dict[str, list[Shard]]]:
-    """The class names, and the files of each split. Only labels and metadata are read, once for each file.
-
-    Raises:
-        DataError: files are missing or broken, or labels or class names are wrong.
-    """
-    found: dict[str, list[Shard]] = {}
-    for split, patterns in splits.items():
-        found[split] = [_shard(path, image_column, label_column) for path in _files(root, split, patterns)]
-        if not sum(len(shard.labels) for shard in found[split]):
-            raise DataError(f"the {split} split is empty: no row in {found[split][0].path}; set data.{split}=PATTERN")
-    shards = [shard for of_split in found.values() for shard in of_split]
-    names = _common_names(shards)
-    _check_labels(shards, label_column, names)
-    highest = max(int(shard.labels.max()) for shard in shards if len(shard.labels))
-    return names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0))), found
-
-
-def _files(root: str, split: str, patterns: str | tuple[str, ...]) -> list[str]:
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise DataError(f"the folder {base} does not exist; set data.root=FOLDER to the one with the parquet files")
-    found: list[str] = []
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-        matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))
-        if not matches:
-            there = sorted(str(path.relative_to(base)) for path in base.rglob("*.parquet"))
-            shown = f"it has {', '.join(there[:3])}{', …' if there[3:] else ''}" if there else "it has no .parquet file"
-            raise DataError(f"no file in {base} matches {pattern} ({shown}); set data.{split}=PATTERN or data.root")
-        found += [str(base / match) for match in matches]
-    if not found:
-        raise DataError(f"data.{split} is an empty list; set data.{split}=PATTERN")
-    return list(dict.fromkeys(found))
-
-
-def _shard(path: str, image_column: str, label_column: str) -> Shard:
-    with readable(path):
-        status = Path(path).stat()
-    return _read_shard(path, (status.st_size, status.st_mtime_ns), image_column, label_column)
-
-
-# The plan wants the counts, then each split is opened: size and time in the arguments keep the cache honest.
-@functools.lru_cache(maxsize=4096)
-def _read_shard(path: str, version: tuple[int, int], image_column: str, label_column: str) -> Shard:
-    with readable(path):
-        file = pq.ParquetFile(path)
-        column = _image_leaf(path, file.schema_arrow, image_column)
-        if label_column not in file.schema_arrow.names:
-            raise _no_column(path, file.schema_arrow, "label_column", label_column)
-        labels = _labels(path, label_column, file.read(columns=[label_column], use_threads=False).column(0))
-        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        size = sum(part.total_uncompressed_size for part in columns if part.path_in_schema == column)
-        return Shard(path, version, column, size, labels, _named_classes(file.schema_arrow, label_column))
-
-
-def _image_leaf(path: str, schema: Any, name: str) -> str:
-    if name not in schema.names:
-        raise _no_column(path, schema, "image_column", name)
-    kind = schema.field(name).type
-    if _is_bytes(kind):
-        return name
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type):
-        return f"{name}.bytes"
-    raise DataError(
-        f"{path}: the column {name} is {kind}, neither bytes nor a struct with bytes; set data.image_column=NAME"
-    )
-
-
-def _is_bytes(kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _no_column(path: str, schema: Any, key: str, name: str) -> DataError:
-    near = difflib.get_close_matches(name, schema.names, 1)
-    cure = f"set data.{key}={near[0] if near else 'NAME'}"
-    return DataError(f"{path} has no column {name} (it has {', '.join(schema.names)}); {cure}")
-
-
-def _labels(path: str, name: str, column: Any) -> npt.NDArray[np.int32]:
-    if not pa.types.is_integer(column.type):
-        raise DataError(f"{path}: the column {name} is {column.type}, not integers; set data.label_column=NAME")
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise DataError(f"{path} row {row} has no label (null in the column {name}); every image needs one")
-    labels: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
-    _check_range(path, name, labels, MOST_CLASSES, "labels are class numbers; set data.label_column=NAME")
-    return labels.astype(np.int32)
-
-
-def _check_range(path: str, name: str, labels: npt.NDArray[Any], classes: int, cure: str) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise DataError(f"{path} row {wrong[0]} has {name} {labels[wrong[0]]}, not one in 0..{classes - 1}; {cure}")
-
-
-def _check_labels(shards: Sequence[Shard], name: str, names: tuple[str, ...] | None) -> None:
-    for shard in shards if names else ():
-        cure = "the files name no more classes; fetch the file again, or set data.label_column=NAME"
-        _check_range(shard.path, name, shard.labels, len(names or ()), cure)
-
-
-def _named_classes(schema: Any, label_column: str) -> tuple[str, ...] | None:
-    """What the library `datasets` has written beside the columns: info.features.label.names."""
-    text = (schema.metadata or {}).get(b"huggingface")
-    try:
-        names = json.loads(text)["info"]["features"][label_column]["names"] if text else None
-    except (ValueError, LookupError, TypeError):  # another tool's metadata, or a label that is a plain integer
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
-
-
-def _common_names(shards: Sequence[Shard]) -> tuple[str, ...] | None:
-    named = [shard for shard in shards if shard.names]
-    for shard in named[1:]:
-        if shard.names != named[0].names:
-            raise DataError(
-                f"{named[0].path} and {shard.path} name other classes ({_difference(named[0], shard)}), so they are "
-                "not of one data set; set data.train and data.val to files that are"
-            )
-    return named[0].names if named else None
-
-
-def _difference(one: Shard, other: Shard) -> str:
-    names, others = one.names or (), other.names or ()
-    if len(names) != len(others):
-        return f"{len(names)} and {len(others)}"
-    label = next(number for number, (a, b) in enumerate(zip(names, others, strict=True)) if a != b)
-    return f"label {label} is {names[label]!r} in one, {others[label]!r} in the other"

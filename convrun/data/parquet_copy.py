@@ -1,105 +1,30 @@
-"""Images out of parquet files by their row, from a memory-mapped Arrow copy or from the row groups themselves.
+"""Arrow copies of parquet files' images, made once: whole or not at all, by one process while the others wait.
 
-A parquet file can only be read a row group at a time: under a shuffle each image costs the reading of the hundred
-around it, four times the work of decoding it (benchmarks/parquet.py). In an Arrow file an image is a slice of the
-mapped file. The copies lie in $CONVRUN_CACHE/parquet (else $XDG_CACHE_HOME/convrun, else ~/.cache/convrun), take the
-room of the encoded images, and may be deleted at any time: the next run makes them again.
+The copies lie in $CONVRUN_CACHE/parquet (else $XDG_CACHE_HOME/convrun, else ~/.cache/convrun), take the room of the
+encoded images, and may be deleted at any time: the next run makes them again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import logging
 import os
 import shutil
 import socket
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from convrun.data.parquet_library import first_line, pa, pq, readable
+from convrun.data.parquet_rows import ArrowCopy, no_bytes, only_column
+from convrun.data.parquet_scan import Shard
 from convrun.errors import DataError
-
-if TYPE_CHECKING:
-    from convrun.data.parquet import Shard
 
 STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
-
-
-class ArrowCopy:
-    """The copy of one file; it is mapped by each process that reads it, and pickles as its path."""
-
-    def __init__(self, path: str, rows: int) -> None:
-        self._path, self._rows = path, rows
-        self._parts: Any = None
-        self._starts: tuple[int, ...] = ()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": None}  # pyarrow would pickle what the map holds
-
-    def read(self, row: int) -> bytes:
-        """The encoded image."""
-        if self._parts is None:
-            self._open()
-        part = bisect_right(self._starts, row) - 1
-        content: bytes = self._parts[part][row - self._starts[part]].as_py()
-        return content
-
-    def _open(self) -> None:
-        try:
-            options = pa.ipc.IpcReadOptions(use_threads=False)
-            parts = pa.ipc.open_file(pa.memory_map(self._path), options=options).read_all().column(0).chunks
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(_first_line(error)) from None
-        starts = (0, *accumulate(len(part) for part in parts))
-        if starts[-1] != self._rows:
-            raise self._damaged(f"it holds {starts[-1]} of {self._rows} images")
-        self._parts, self._starts = parts, starts
-
-    def _damaged(self, what: str) -> DataError:
-        return DataError(f"the copy {self._path} cannot be read: {what}; delete it, and the next start makes it again")
-
-
-class RowGroups:
-    """The file itself: no copy, and a whole row group is read where the last one does not serve."""
-
-    def __init__(self, path: str, column: str) -> None:
-        self._path, self._column = path, column
-        self._file: Any = None
-        self._starts: tuple[int, ...] = ()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
-
-    def read(self, row: int) -> bytes | None:
-        """The encoded image."""
-        if self._file is None:
-            with readable(self._path):
-                self._file = pq.ParquetFile(self._path)
-            groups = range(self._file.num_row_groups)
-            self._starts = (0, *accumulate(self._file.metadata.row_group(number).num_rows for number in groups))
-        group = bisect_right(self._starts, row) - 1
-        content: bytes | None = _row_group(self, group)[row - self._starts[group]].as_py()
-        return content
-
-    def read_group(self, number: int) -> Any:
-        """All images of a row group."""
-        with readable(self._path):
-            return _images(self._file.read_row_group(number, columns=[self._column], use_threads=False))
-
-
-@functools.lru_cache(maxsize=2)  # of all files together: a group takes about 10 MB, in each loader worker
-def _row_group(source: RowGroups, number: int) -> Any:
-    return source.read_group(number)
 
 
 def with_copies(shards: Sequence[Shard]) -> list[ArrowCopy]:
@@ -157,7 +82,7 @@ def _copy(shard: Shard, copy: Path) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except (pa.ArrowException, OSError) as error:
-        raise _no_copy(copy.parent, _first_line(error)) from None
+        raise _no_copy(copy.parent, first_line(error)) from None
 
 
 def _pieces(shard: Shard) -> Iterator[Any]:
@@ -166,17 +91,11 @@ def _pieces(shard: Shard) -> Iterator[Any]:
         file = pq.ParquetFile(shard.path)
         # One row group after the other: pyarrow's iter_batches would hold all that it has passed until the file ends.
         for number in range(file.num_row_groups):
-            for images in _images(file.read_row_group(number, columns=[shard.column], use_threads=False)).chunks:
+            for images in only_column(file.read_row_group(number, columns=[shard.column], use_threads=False)).chunks:
                 if images.null_count:
                     raise no_bytes(shard.path, row + images.is_null().to_pylist().index(True))
                 row += len(images)
                 yield images
-
-
-def _images(table: Any) -> Any:
-    """The only column of a table; that of a struct's only field if it is one."""
-    column = table.column(0)
-    return column.flatten()[0] if pa.types.is_struct(column.type) else column
 
 
 @contextlib.contextmanager
@@ -190,38 +109,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
                 if draft.stat().st_mtime < time.time() - STALE_SECONDS:
                     draft.unlink()
     except OSError as error:
-        raise _no_copy(folder, _first_line(error)) from None
+        raise _no_copy(folder, first_line(error)) from None
     with lock:
         yield
-
-
-@contextlib.contextmanager
-def readable(path: str) -> Iterator[None]:
-    """An error of pyarrow's or of the disk's while a parquet file is read becomes a DataError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as parquet: {_reason(path, error)}; fetch it again") from None
-
-
-def _reason(path: str, error: Exception) -> str:
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        if file.read(19) == b"version https://git":
-            return "it is git's pointer to the file (git lfs pull fetches it)"
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return reason.partition("\n")[0].rstrip(".") or type(error).__name__
-
-
-def no_bytes(path: str, row: int) -> DataError:
-    """For a row that names an image file instead of holding it."""
-    return DataError(
-        f"{path} row {row} has no image bytes (a path alone is not followed); save the files with the images in them, "
-        "or read the image files themselves with data.name=image_folder"
-    )
 
 
 def _no_copy(folder: Path, why: str) -> DataError:

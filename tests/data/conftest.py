@@ -22,3 +22,19 @@ def make_tree(tmp_path: Path) -> MakeTree:
         return tmp_path
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def copies_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Arrow copies of parquet files go: never the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CONVRUN_CACHE", str(folder))
+    return folder / "parquet"
+
+
+@pytest.fixture
+def parquet_root(tmp_path: Path) -> Path:
+    """A data set of 335 training images in two parquet files, 4 for validation, 6 for testing."""
+    from tests.data.parquet_files import write_data_set  # imports pyarrow, which the other tests here do without
+
+    return write_data_set(tmp_path)

@@ -20,7 +20,8 @@ from convrun.recipe import load_recipe, shipped_recipes, split_arguments
 
 WHOLE = shipped_recipes()["digits_demo"].read_text()
 TINY = shipped_recipes()["convnext_tiny_in1k"].read_text()
-FOLDER = Path(tempfile.mkdtemp(prefix="convrun-fuzz-"))
+HELD = tempfile.TemporaryDirectory(prefix="convrun-fuzz-")  # removed when the tests are over
+FOLDER = Path(HELD.name)
 NUMBERS = itertools.count()
 # CONVRUN_FUZZ=50 looks fifty times as long, with HYPOTHESIS_PROFILE=explore at other examples.
 SHARE = float(os.environ.get("CONVRUN_FUZZ", "1"))
