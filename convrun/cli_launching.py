@@ -60,7 +60,8 @@ def launch(
 ) -> None:
     """Check a recipe and start it elsewhere: as a Slurm job, in the background, or by a plugin's launcher."""
     from convrun.display.launch_text import dry_run_text, sent_text
-    from convrun.launching.launch import prepare, send
+    from convrun.launching.launch import prepare
+    from convrun.launching.sending import send
     from convrun.recipe import one_recipe
 
     chosen = [name for name, is_set in (("slurm", slurm), ("local", local), (launcher, launcher)) if is_set]
@@ -85,7 +86,8 @@ def launch(
         from convrun.launching.log_files import LOG
         from convrun.launching.watching import follow_run
 
-        ended = follow_run(launching.submission.home, launching.submission.home / LOG, sys.stdout)
+        home = launching.submission.home
+        ended = follow_run(home, home / LOG, sys.stdout, is_alive=True)
         raise typer.Exit(ended.exit_code or 0)
 
 
@@ -132,8 +134,7 @@ def cancel(run: Annotated[str, typer.Argument(help="A run folder, or its name be
 
 def print_runs(pattern: str, as_format: Format) -> None:
     """A table of runs, or the same as data."""
-    from convrun.display.component_text import table
-    from convrun.display.run_text import run_rows
+    from convrun.display.run_table import runs_text
     from convrun.launching.finding import runs_matching
     from convrun.launching.run_state import states_of
 
@@ -143,4 +144,4 @@ def print_runs(pattern: str, as_format: Format) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     nothing = f"no run matches {pattern!r}" if pattern != "*" else "there are no runs below runs/"
-    typer.echo(table(run_rows(runs), width) if runs else nothing)
+    typer.echo(runs_text(runs, width) if runs else nothing)

@@ -100,15 +100,15 @@ class Kubernetes(Launcher):
         return "\n".join(f"---\n{json.dumps(item, indent=2)}" for item in items)
 
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
-        self._kubectl("apply", "--filename=-", text=self.script(submission))
+        self._kubectl(self.namespace, "apply", "--filename=-", text=self.script(submission))
         return [{"job_name": self._name(job), "namespace": self.namespace} for job in submission.jobs]
 
     def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
-        return [self._state(str(info.get("job_name"))) for info in infos]
+        return [self._state(info.get("namespace"), str(info.get("job_name"))) for info in infos]
 
     def cancel(self, info: Mapping[str, Any]) -> None:
         names = [f"{kind}/{info.get('job_name')}" for kind in ("job", "service")]
-        self._kubectl("delete", *names, "--ignore-not-found", "--wait=false")
+        self._kubectl(info.get("namespace"), "delete", *names, "--ignore-not-found", "--wait=false")
 
     def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
         return f"Kubernetes Job {infos[0]['job_name']}" + (f" and {len(infos) - 1} more" if len(infos) > 1 else "")
@@ -151,6 +151,7 @@ class Kubernetes(Launcher):
             "image": self.image,
             "command": ["bash", "-c", POD_SCRIPT, str(job.folder), *task],
             "workingDir": str(job.working_folder),
+            "env": [{"name": "PYTHONSAFEPATH", "value": "1"}],  # a user's random.py there is not Python's
             "resources": {"limits": self.resources},
             "volumeMounts": [
                 {"name": "training", "mountPath": self.mount},
@@ -168,9 +169,12 @@ class Kubernetes(Launcher):
             ],
         }
 
-    def _state(self, name: str) -> JobState:
+    def _state(self, namespace: str | None, name: str) -> JobState:
         try:
-            status = json.loads(self._kubectl("get", f"job/{name}", "--output=json"))["status"]
+            answer = self._kubectl(namespace, "get", f"job/{name}", "--ignore-not-found", "--output=json")
+            if not answer.strip():
+                return JobState("unknown")  # it was deleted
+            status = json.loads(answer)["status"]
             ended = [c["type"] for c in status.get("conditions", []) if c["status"] == "True"]
             reasons = [c.get("reason", "") for c in status.get("conditions", []) if c["status"] == "True"]
             active, ready = int(status.get("active", 0)), int(status.get("ready", 0))
@@ -182,8 +186,8 @@ class Kubernetes(Launcher):
             return JobState("running", "Active", nodes=f"{ready} pods")
         return JobState("waiting", "Pending", f"{ready} of {self.nodes} pods are ready")
 
-    def _kubectl(self, *arguments: str, text: str = "") -> str:
-        where = [f"--namespace={self.namespace}"] if self.namespace else []
+    def _kubectl(self, namespace: str | None, *arguments: str, text: str = "") -> str:
+        where = [f"--namespace={namespace}"] if namespace else []
         try:
             done = subprocess.run(
                 ["kubectl", *where, *arguments], input=text, capture_output=True, text=True, timeout=60

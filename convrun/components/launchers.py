@@ -61,7 +61,8 @@ class JobState:
     Attributes:
         state: unknown: nobody can tell, the run folder has to.
         word: the scheduler's own word (PENDING, NODE_FAIL, ...).
-        reason: why it waits, or what ended it.
+        reason: why it waits, or what ended it; of an unknown one, why nobody could be asked (none: the scheduler does
+            not know it any more); of a running one, what it does instead of training.
         nodes: where it runs.
         start: when it is expected to start, as the scheduler says it.
     """

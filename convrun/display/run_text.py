@@ -1,12 +1,13 @@
-"""Runs as a person reads them: one in full, many as a table."""
+"""One run as a person reads it."""
 
 from __future__ import annotations
 
+import datetime
 import shlex
-from collections.abc import Mapping, Sequence
 
+from convrun.components.launchers import JobState
 from convrun.display.screen import clock
-from convrun.launching.log_files import LOG
+from convrun.launching.record import Launch
 from convrun.launching.run_state import ALIVE, RunState
 
 MOST_SHOWN = 300
@@ -14,63 +15,55 @@ MOST_SHOWN = 300
 
 def run_text(run: RunState) -> str:
     """One run: labelled lines, and what can be done next."""
-    rows = [
-        ("run", f"{run.folder} ({run.name})"),
-        ("state", f"{run.state}: {_line(run.why)}" if run.why else run.state),
-        ("step", _step(run)),
-        *(("left", f"about {clock(run.seconds_left)}") for _ in [0] if run.seconds_left is not None),
-        *(("best top-1", f"{run.top1:.2f} %") for _ in [0] if run.top1 is not None),
-        *(("launched", _launched(run)) for _ in [0] if run.launch),
-        *(("where", run.where) for _ in [0] if run.where),
-        *(("starts", f"expected {run.job.start}") for _ in [0] if run.job.start),
-        *(("sweep", f"{run.launch.sweep}: {_values(run)}") for _ in [0] if run.launch and run.launch.sweep),
-        ("next", _next(run)),
-    ]
-    return "\n".join(f"{label:<12} {text}" for label, text in rows)
+    rows = {
+        "run": f"{run.folder} ({run.name})",
+        "state": f"{run.state}: {on_one_line(run.why)}" if run.why else run.state,
+        "step": f"{run.step} of {run.total_steps}" if run.total_steps else "not begun",
+        "left": f"about {clock(run.seconds_left)}" if run.seconds_left is not None else "",
+        "best top-1": f"{run.top1:.2f} %" if run.top1 is not None else "",
+        "launched": _launched(run.launch, run.job) if run.launch else "",
+        "where": run.where,
+        "starts": f"expected {_time(run.job.start)}" if run.job.start else "",
+        "sweep": _sweep(run.launch) if run.launch else "",
+        "note": _unanswered(run),
+        "next": _next(run),
+    }
+    return "\n".join(f"{label:<12} {text}" for label, text in rows.items() if text)
 
 
-def run_rows(runs: Sequence[RunState]) -> list[dict[str, str]]:
-    """A table's rows, runs of a sweep together."""
-    rows = []
-    for run in sorted(runs, key=lambda run: (str(run.folder.parent), str(run.folder))):
-        rows.append(
-            {
-                "run": str(run.folder),
-                "sweep": _values(run) if run.launch and run.launch.sweep else "",
-                "state": run.state,
-                "step": f"{run.step}/{run.total_steps}" if run.total_steps else "-",
-                "left": clock(run.seconds_left) if run.seconds_left is not None else "",
-                "top-1": f"{run.top1:.2f}" if run.top1 is not None else "-",
-                "job": _job(run.launch.info) if run.launch else "",
-                "why": _line(run.why),
-            }
-        )
-    return rows
-
-
-def _line(text: str) -> str:
-    """A message on one line; the log has all of it."""
+def on_one_line(text: str) -> str:
+    """A text without line breaks, cut where it is too long; the log has all of it."""
     words = " ".join(text.split())
     return words if len(words) <= MOST_SHOWN else f"{words[: MOST_SHOWN - 1]}…"
 
 
-def _step(run: RunState) -> str:
-    return f"{run.step} of {run.total_steps}" if run.total_steps else "not begun"
+def _unanswered(run: RunState) -> str:
+    """Why the launcher could not be asked, unless the state says so already."""
+    return on_one_line(run.job.reason) if run.job.state == "unknown" and run.job.reason != run.why else ""
 
 
-def _values(run: RunState) -> str:
-    return ", ".join(f"{key}={value}" for key, value in run.launch.values.items()) if run.launch else ""
+def _sweep(launch: Launch) -> str:
+    values = ", ".join(f"{key}={value}" for key, value in launch.values.items())
+    return f"{launch.sweep}: {values}" if launch.sweep else ""
 
 
-def _launched(run: RunState) -> str:
-    assert run.launch
-    job = _job(run.launch.info)
-    state = f", {run.job.word}" if run.job.word else ""
-    return f"{run.launch.launcher.get('name')}{f' job {job}' if job else ''}{state}, {run.launch.time}"
+def _launched(launch: Launch, job: JobState) -> str:
+    number = job_id(launch)
+    words = [f"{launch.launcher.get('name')}{f' job {number}' if number else ''}", job.word, _time(launch.time)]
+    return ", ".join(word for word in words if word)
 
 
-def _job(info: Mapping[str, object]) -> str:
-    return str(info.get("job_id", ""))
+def job_id(launch: Launch) -> str:
+    """The job's number where its launcher has one."""
+    return on_one_line(str(launch.info.get("job_id", "")))
+
+
+def _time(text: str) -> str:
+    """A time of any zone in that of this machine; what is none stays as it is."""
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return on_one_line(text)
 
 
 def _next(run: RunState) -> str:
@@ -81,4 +74,4 @@ def _next(run: RunState) -> str:
         return f"convrun show {folder} --origin"
     if run.state in ("failed", "unknown", "diverged"):
         return f"convrun logs {folder}"
-    return f"convrun {'launch' if run.launch and (run.folder / LOG).exists() else 'run'} {folder} (goes on)"
+    return f"convrun {'launch' if run.launch else 'run'} {folder}"

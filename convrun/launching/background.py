@@ -1,7 +1,7 @@
 """Runs in the background of this machine: `launcher: local`.
 
 A supervisor in a session of its own (so the terminal's end does not reach it) starts the runs one after the other, each
-with its output in logs/launch.log, and notes each exit code in logs/exits/job.
+with its output in logs/launch.log, and notes each exit code in logs/exits/job. It reads on stdin what there is to run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from convrun.components.launchers import Job, JobState, Launcher, LaunchError, Submission
-from convrun.launching.ended import STARTED, note_end
+from convrun.launching.ended import EXITS, STARTED, note_end
 from convrun.launching.log_files import LOG
 from convrun.launching.record import CANCELLED
 from convrun.run_folder import write_whole
@@ -41,7 +41,7 @@ class Background(Launcher):
     def command(self, job: Job) -> list[str]:
         """What runs for a job."""
         devices = [] if self.processes is None else ["--devices", str(self.processes)]
-        return [sys.executable, "-u", "-m", "convrun.launching.task", str(job.folder), job.nonce, *devices]
+        return [sys.executable, "-P", "-u", "-m", "convrun.launching.task", str(job.folder), job.nonce, *devices]
 
     def script(self, submission: Submission) -> str:
         """The commands, as a shell would run them one after the other."""
@@ -54,14 +54,18 @@ class Background(Launcher):
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
         """Starts the supervisor."""
         work = [{"folder": str(j.folder), "nonce": j.nonce, "command": self.command(j)} for j in submission.jobs]
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", "convrun.launching.background", json.dumps(work)],
-            cwd=submission.jobs[0].working_folder,
-            stdin=subprocess.DEVNULL,
-            stdout=(submission.home / LOG).open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (submission.home / LOG).open("ab") as log:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-P", "-m", "convrun.launching.background"],
+                cwd=submission.jobs[0].working_folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert supervisor.stdin
+        with contextlib.suppress(BrokenPipeError), supervisor.stdin as pipe:  # one that died is seen by `query`
+            pipe.write(json.dumps(work).encode())  # a large sweep is more than a command line takes
         supervisor.returncode = 0  # it outlives us: nothing to wait for
         process = dataclasses.asdict(process_numbered(supervisor.pid))
         return [{"process": process, "folder": str(job.folder)} for job in submission.jobs]
@@ -78,7 +82,7 @@ class Background(Launcher):
                 f"the run belongs to {supervisor.text if supervisor else 'another machine'}: cancel it there"
             )
         folder, end = Path(str(info.get("folder"))), time.monotonic() + MOST_SECONDS_TO_START
-        while time.monotonic() < end and not (folder / "logs" / "exits" / "job").exists():
+        while time.monotonic() < end and not (folder / EXITS / "job").exists():
             process = _training_in(folder)
             if process is not None and process.is_running():
                 with contextlib.suppress(ProcessLookupError):
@@ -98,11 +102,13 @@ def _state(info: Mapping[str, Any]) -> JobState:
     if supervisor is None or not supervisor.is_on_the_machine_of(this_process()):
         return JobState("unknown")
     host = supervisor.host
-    if (folder / "logs" / "exits" / "job").exists():
+    if (folder / EXITS / "job").exists():
         return JobState("ended", "EXITED", nodes=host)
     process = _training_in(folder)
     if process is not None and process.is_running():
         return JobState("running", "RUNNING", nodes=host)
+    if supervisor.is_running() and (folder / "logs" / CANCELLED).exists():
+        return JobState("ended", "CANCELLED", nodes=host)  # the supervisor will pass it over
     if supervisor.is_running():
         return JobState("waiting", "WAITING", "the runs before it", host)
     return JobState("ended", "GONE", "its process is gone", host)
@@ -145,10 +151,10 @@ def supervise(work: Sequence[Mapping[str, Any]]) -> None:
         if stopped or (folder / "logs" / CANCELLED).exists():
             note_end(folder, nonce, 130)
             continue
-        shutil.rmtree(folder / "logs" / "exits", ignore_errors=True)
-        (folder / "logs" / "exits").mkdir(parents=True)
-        (folder / "logs" / "exits" / STARTED).touch()
+        shutil.rmtree(folder / EXITS, ignore_errors=True)
+        (folder / EXITS).mkdir(parents=True)
         with (folder / LOG).open("ab") as log:
+            (folder / EXITS / STARTED).write_text(str(log.tell()), encoding="utf-8")
             child = subprocess.Popen(item["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         if stopped and child.poll() is None:  # it came while the child was being made
             child.send_signal(stopped[-1])
@@ -158,4 +164,4 @@ def supervise(work: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    supervise(json.loads(sys.argv[1]))
+    supervise(json.load(sys.stdin))

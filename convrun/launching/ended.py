@@ -6,6 +6,7 @@ itself, status.json gets the state `failed`.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from convrun.launching.log_files import LOG, tail
 from convrun.launching.record import read_launch
 from convrun.run_folder import RunFolder, State
 
-STARTED = "started"  # a file in logs/exits, as old as the last start
+EXITS = "logs/exits"  # how each process of the last start ended
+STARTED = "started"  # a file there, as old as the last start; it holds how many bytes of the log are older
 CODES: dict[str, int] = {"finished": 0, "failed": 1, "diverged": 3, "preempted": 75, "interrupted": 130}
 _STATES: dict[int, State] = {3: "diverged", 75: "preempted", 130: "interrupted"}
 
@@ -27,11 +29,11 @@ def note_end(folder: Path, nonce: str, code: int) -> int:
     launch = read_launch(folder)
     if launch is None or launch.nonce != nonce:
         return code
-    run, exits = RunFolder(folder), folder / "logs" / "exits"
+    run, exits = RunFolder(folder), folder / EXITS
     exits.mkdir(parents=True, exist_ok=True)
     status = run.read_json("status.json")
     status = status if isinstance(status, dict) else {}
-    if code != 0 and _said_so(folder, exits, status):
+    if code != 0 and has_ended_in_this_start(folder, status):
         code = CODES.get(str(status.get("state")), code)
     elif code != 0:
         step, total = status.get("step"), status.get("total_steps")
@@ -41,23 +43,29 @@ def note_end(folder: Path, nonce: str, code: int) -> int:
             total if isinstance(total, int) else 0,
             "" if code in (Preempted.exit_code, Interrupted.exit_code) else _why(folder, exits, code),
         )
-    run.write("logs/exits/job", f"{code}\n")
+    run.write(f"{EXITS}/job", f"{code}\n")
     return code
 
 
-def _said_so(folder: Path, exits: Path, status: Mapping[str, Any]) -> bool:
-    """Whether the run itself wrote how it ended, and did so in this start."""
+def has_ended_in_this_start(folder: Path, status: Mapping[str, Any]) -> bool:
+    """Whether the run itself wrote how it ended, and did so since its launcher started it last."""
     try:
-        is_new = (folder / "status.json").stat().st_mtime_ns >= (exits / STARTED).stat().st_mtime_ns
+        is_new = (folder / "status.json").stat().st_mtime_ns >= (folder / EXITS / STARTED).stat().st_mtime_ns
     except OSError:
         return False
     return is_new and status.get("state") in CODES
 
 
 def _why(folder: Path, exits: Path, code: int) -> str:
-    """The last error that the log shows, else which process ended badly."""
-    lines = [line for line in tail(folder / LOG).splitlines() if line.startswith("error: ")]
-    return f"{_who(exits, code)}: {lines[-1][7:]}" if lines else f"{_who(exits, code)}; see convrun logs {folder}"
+    """The last error that the log shows of this start, else which process ended badly."""
+    try:
+        older = int((exits / STARTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        older = 0
+    lines = [line[7:] for line in tail(folder / LOG, start=older).splitlines() if line.startswith("error: ")]
+    if not lines:
+        return f"{_who(exits, code)}; see convrun logs {shlex.quote(str(folder))}"
+    return lines[-1] if lines[-1].startswith("rank ") else f"{_who(exits, code)}: {lines[-1]}"
 
 
 def _who(exits: Path, code: int) -> str:

@@ -1,21 +1,16 @@
-"""`convrun launch`: from a recipe and words to jobs, everything checked before anything is sent."""
+"""`convrun launch`: from a recipe and words to jobs, all checked. What sends them: `convrun.launching.sending`."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
+import re
 import secrets
-import shutil
-import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from convrun.components.launchers import Job, Launcher, LaunchError, Submission
-from convrun.display.recipe_text import recipe_yaml
+from convrun.components.launchers import Job, Launcher, Submission
 from convrun.errors import RecipeError, UsageError
-from convrun.launching.record import CANCELLED, Launch
 from convrun.launching.run_state import ALIVE, state_of
 from convrun.launching.sweep import combinations, folder_name
 from convrun.launching.words import is_launcher_key, overrides_of
@@ -25,7 +20,7 @@ from convrun.recipe.inheritance import read_with_parents
 from convrun.recipe.problems import Problem
 from convrun.recipe.shipped import find_recipe
 from convrun.registry import Component, registry
-from convrun.run_folder import RunFolder, explained
+from convrun.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +76,7 @@ def prepare(
         raise UsageError(f"{source} is a run folder to go on with: it takes neither --sweep nor --output")
     component = _launcher_of(source, words, launcher, plugins)
     changes = [word for word in words if not is_launcher_key(word, component)]
-    if changes and goes_on and _has_begun(Path(source)):
+    if changes and goes_on and has_begun(Path(source)):
         raise UsageError(
             f"{changes[0]}: the run in {source} has begun, and goes on as it is; only the launcher's keys may differ "
             "(convrun run --allow-change changes others)"
@@ -89,18 +84,35 @@ def prepare(
     chosen = combinations(sweep) if sweep else [[]]
     if keys := [axis for axis in sweep if is_launcher_key(axis, component) and len(chosen) > 1]:
         raise UsageError(f"--sweep {keys[0]}: a sweep is over keys of the recipe; write it before --sweep for all runs")
-    recipes = [_recipe(source, [*words, *values], component, launcher, plugins) for values in chosen]
-    made: Launcher = recipes[0].launcher.create()
-    plans = [make_plan(recipe, Machine(processes=made.processes or 1)) for recipe in recipes]
-    home = _home(recipes[0], len(recipes) > 1, Path(source) if goes_on else output)
+    planned = _planned(source, [[*words, *values] for values in chosen], component, launcher, plugins)
+    first = planned[0][0]
+    home = _home(first, len(chosen) > 1, Path(source) if goes_on else output)
+    name = _job_name(first.name)
     runs = tuple(
-        Prepared(recipe, plan, _job(home, i, values, len(recipes)), tuple(values))
-        for i, (recipe, plan, values) in enumerate(zip(recipes, plans, chosen, strict=True))
+        Prepared(recipe, plan, _job(name, home, i, values, len(chosen)), tuple(values))
+        for i, ((recipe, plan), values) in enumerate(zip(planned, chosen, strict=True))
     )
-    whole = f"{recipes[0].name}-{secrets.token_hex(4)}"
-    jobs = tuple(dataclasses.replace(run.job, name=whole) for run in runs)
-    submission = Submission(whole, home, jobs)
+    submission = Submission(name, home, tuple(run.job for run in runs))
+    made: Launcher = first.launcher.create()
     return Launching(made, runs, submission, tuple(made.notes(submission)))
+
+
+def _planned(
+    source: str, words_of_each: Sequence[Sequence[str]], component: Component, name: str | None, plugins: bool
+) -> list[tuple[Recipe, Plan]]:
+    """Each run's recipe and plan, or every problem of all of them, once."""
+    planned: list[tuple[Recipe, Plan]] = []
+    problems: list[Problem] = []
+    for words in words_of_each:
+        try:
+            recipe = _recipe(source, words, component, name, plugins)
+            made: Launcher = recipe.launcher.create()
+            planned.append((recipe, make_plan(recipe, Machine(processes=made.processes or 1))))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise RecipeError(problems)
+    return planned
 
 
 def _launcher_of(source: str, words: Sequence[str], name: str | None, plugins: bool) -> Component:
@@ -145,7 +157,7 @@ def _home(recipe: Recipe, is_sweep: bool, output: Path | None) -> Path:
     return folder.path.absolute()
 
 
-def _has_begun(folder: Path) -> bool:
+def has_begun(folder: Path) -> bool:
     """Whether the run has saved anything, so that its recipe is settled."""
     return any((folder / "checkpoints").glob("step-*"))
 
@@ -164,65 +176,12 @@ def _check_free(folder: RunFolder, is_sweep: bool) -> None:
         raise UsageError(f"{folder.path} is neither empty nor a run folder; choose another with --output")
 
 
-def _job(home: Path, index: int, values: Sequence[str], count: int) -> Job:
+def _job_name(recipe_name: str) -> str:
+    """One that no other job has, of letters that no scheduler, list or shell takes for something else."""
+    plain = re.sub(r"[^A-Za-z0-9.+-]+", "_", recipe_name).strip("_.-")[:60]
+    return f"{plain or 'run'}-{secrets.token_hex(4)}"
+
+
+def _job(name: str, home: Path, index: int, values: Sequence[str], count: int) -> Job:
     folder = home / folder_name(index, count, values) if count > 1 else home
-    return Job("", folder, Path.cwd(), secrets.token_hex(8))
-
-
-def send(launching: Launching) -> list[Launch]:
-    """Makes the run folders and sends the jobs; what was made is removed again if they are not accepted.
-
-    Raises:
-        LaunchError: the launcher's own reason.
-        RunFolderError: a folder cannot be written.
-    """
-    submission = launching.submission
-    made = [folder for folder in (submission.home, *submission.home.parents) if not folder.exists()]
-    new = [] if submission.home.exists() else [submission.home]
-    with explained(f"the run folder {submission.home}", "choose another with --output"):
-        (submission.home / "logs").mkdir(parents=True, exist_ok=True)
-        records = [_write(run, job, submission) for run, job in zip(launching.runs, submission.jobs, strict=True)]
-    try:
-        infos = launching.launcher.submit(submission)
-    except BaseException:
-        for folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in made[1:]:  # its parents, as far as nobody else has put anything there
-            try:
-                folder.rmdir()
-            except OSError:
-                break
-        raise
-    if len(infos) != len(records):
-        raise LaunchError(f"the launcher sent {len(records)} runs and tells of {len(infos)}: it breaks its contract")
-    sent = [dataclasses.replace(record, info=info) for record, info in zip(records, infos, strict=True)]
-    for record, job in zip(sent, submission.jobs, strict=True):
-        with explained(f"{job.folder}/launch.json", "the job was sent; free space, and look at it with the scheduler"):
-            record.write(job.folder)
-    return sent
-
-
-def _write(run: Prepared, job: Job, submission: Submission) -> Launch:
-    """The run folder before the job is sent: the recipe, the plan, who launches it; no traces of an earlier launch."""
-    folder = RunFolder(job.folder)
-    (job.folder / "logs").mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(job.folder / "logs" / "exits", ignore_errors=True)
-    for name in (CANCELLED, "process.json"):
-        (job.folder / "logs" / name).unlink(missing_ok=True)
-    if not _has_begun(job.folder):
-        folder.write("recipe.yaml", recipe_yaml(run.recipe))
-        folder.write_json("plan.json", run.plan.as_dict())
-    record = Launch(
-        nonce=job.nonce,
-        name=job.name,
-        launcher=run.recipe.launcher.as_written(),
-        working_folder=str(job.working_folder),
-        command=tuple(sys.argv),
-        host=socket.gethostname(),
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        plugins=tuple(run.recipe.plugins),
-        sweep=submission.home.name if len(submission.jobs) > 1 else "",
-        values=dict(value.split("=", 1) for value in run.values),
-    )
-    record.write(job.folder)
-    return record
+    return Job(name, folder, Path.cwd(), secrets.token_hex(8))

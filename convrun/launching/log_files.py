@@ -31,18 +31,30 @@ def log_of(folder: Path, rank: int | None) -> Path:
     raise UsageError(f"there is no {wanted[0]} yet; convrun status {folder} says how far the run is{others}")
 
 
-def tail(path: Path, most: int = MOST_BYTES) -> str:
-    """The end of a text file, from a line's start; empty if it cannot be read."""
+def tail(path: Path, most: int = MOST_BYTES, start: int = 0) -> str:
+    """The end of a text file, from a line's start, and nothing before a byte; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - most))
+            file.seek(max(start, size - most))
             content = file.read(most)
     except OSError:
         return ""
-    if size > most:
+    if size - most > start:
         content = content.partition(b"\n")[2]
     return content.decode("utf-8", "replace")
+
+
+def last_lines(path: Path, count: int) -> int:
+    """Where the last lines of a file begin, in bytes; 0 if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - MOST_BYTES))
+            content = file.read(size - file.tell())
+    except OSError:
+        return 0
+    return size - sum(len(line) for line in content.splitlines(keepends=True)[-count:])
 
 
 def follow(path: Path, is_over: Callable[[], bool], out: TextIO, start: int = 0, every: float = 0.5) -> None:
@@ -50,13 +62,14 @@ def follow(path: Path, is_over: Callable[[], bool], out: TextIO, start: int = 0,
     at = start
     while True:
         over = is_over()  # asked before reading: what was written until then is still shown
-        at = _print_from(path, at, out)
+        at = _print_from(path, at, out, is_all=over)
         if over:
             return
         time.sleep(every)
 
 
-def _print_from(path: Path, at: int, out: TextIO) -> int:
+def _print_from(path: Path, at: int, out: TextIO, *, is_all: bool) -> int:
+    """Prints the lines from a byte on, and half a line at the end only if that is all; returns where it got to."""
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) < at:
@@ -65,7 +78,7 @@ def _print_from(path: Path, at: int, out: TextIO) -> int:
             content = file.read()
     except OSError:
         return at
-    whole = content.rfind(b"\n") + 1  # half a line waits for its end
+    whole = len(content) if is_all else content.rfind(b"\n") + 1
     out.write(content[:whole].decode("utf-8", "replace"))
     out.flush()
     return at + whole

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from convrun.components.launchers import JobState
 from convrun.errors import ConvrunError
-from convrun.launching.ended import CODES
+from convrun.launching.ended import CODES, has_ended_in_this_start
 from convrun.launching.log_files import tail
 from convrun.launching.record import CANCELLED, Launch, read_launch
 from convrun.run_folder.claim import claim_file, claims_in, read_claim
@@ -141,23 +141,33 @@ def _verdict(folder: Path, status: Mapping[str, Any], launch: Launch | None, job
         return said, ""
     if job.state == "waiting":
         return "waiting", job.reason
-    if job.state == "running" and said == "finished":
-        return "running", "it has done its last step, and ends"
     if job.state == "running":
-        return ("running" if said == "running" and _holder(folder)[0] != "gone" else "starting"), ""
-    if launch is not None and job.state == "ended":
+        return _in_job(folder, status, job)
+    holder, who = _holder(folder) if said == "running" else ("unknown", "")
+    if launch is not None and job.state == "ended" and holder != "alive":  # else somebody goes on with it here
         return _after_job(folder, said, error, job)
+    if said in ("", "preempted") and launch is not None and (folder / "logs" / CANCELLED).exists():
+        return "cancelled", ""
     if said == "running":
-        holder, who = _holder(folder)
         if holder in ("gone", "silent"):
             how = "is gone, and did not get to save" if holder == "gone" else "has long given no sign of life"
             return "killed", f"{who} {how}"
-        return ("running", "") if holder == "alive" else ("unknown", f"nothing is known of {who}")
+        return ("running", "") if holder in ("alive", "heard") else ("unknown", f"nothing is known of {who}")
     if said in CODES:
         return said, error
     if launch is not None:
-        return "unknown", job.reason or "its launcher cannot be asked here"
+        return "unknown", job.reason or f"launcher/{launch.launcher.get('name')} does not know it any more"
     return "unknown", "its status.json is missing or makes no sense"
+
+
+def _in_job(folder: Path, status: Mapping[str, Any], job: JobState) -> tuple[str, str]:
+    """A job whose processes are there, or end, or are about to begin."""
+    said = str(status.get("state", ""))
+    if said == "finished":
+        return "running", "it has done its last step, and ends"
+    if job.reason or has_ended_in_this_start(folder, status):
+        return "running", job.reason or "its processes end"
+    return ("running" if said == "running" and _holder(folder)[0] != "gone" else "starting"), ""
 
 
 def _after_job(folder: Path, said: str, error: str, job: JobState) -> tuple[str, str]:
@@ -172,8 +182,11 @@ def _after_job(folder: Path, said: str, error: str, job: JobState) -> tuple[str,
     return "killed" if said == "running" else "failed", f"the job ended ({word})"
 
 
-def _holder(folder: Path) -> tuple[Literal["alive", "silent", "gone", "unknown"], str]:
-    """How the process that writes to the folder is, and who that is. Silent: elsewhere, and without a sign of life."""
+def _holder(folder: Path) -> tuple[Literal["alive", "heard", "silent", "gone", "unknown"], str]:
+    """How the process that writes to the folder is, and who that is.
+
+    Heard, silent: it is on another machine, with or without a sign of life of late.
+    """
     nobody = "its process"
     try:
         numbers = claims_in(folder)
@@ -187,7 +200,7 @@ def _holder(folder: Path) -> tuple[Literal["alive", "silent", "gone", "unknown"]
         return "unknown", nobody
     if claim.holder.is_on_the_machine_of(this_process()):
         return "alive" if claim.holder.is_running() else "gone", claim.text
-    return "alive" if age < SILENT_SECONDS else "silent", claim.text
+    return "heard" if age < SILENT_SECONDS else "silent", claim.text
 
 
 def _json(path: Path) -> dict[str, Any]:

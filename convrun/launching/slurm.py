@@ -38,7 +38,7 @@ class Slurm(Launcher):
 
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
         """One job, or one array."""
-        from convrun.launching.slurm_script import send
+        from convrun.launching.slurm_submission import send
 
         missing = [program for program in ("sbatch", "squeue", "scancel") if shutil.which(program) is None]
         if missing:
@@ -64,7 +64,8 @@ class Slurm(Launcher):
             return
         job_id = str(info.get("job_id", ""))
         if state.state == "unknown":
-            raise LaunchError(f"Slurm knows no job {job_id} of this run here; is this its cluster?")
+            why = state.reason or "Slurm knows no job of that number and name here; is this its cluster?"
+            raise LaunchError(f"job {job_id} cannot be cancelled: {why}")
         try:
             done = subprocess.run(["scancel", job_id], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from convrun.errors import KeyProblem
 
-# What convrun sets itself -> the key to set it by, if there is one.
+# What convrun sets itself, or needs unset -> the key to set it by, if there is one.
 _OURS = {
     "nodes": "nodes", "ntasks": "tasks_per_node", "ntasks-per-node": "tasks_per_node",
     "gpus-per-node": "gpus_per_node", "gpus-per-task": "gpus_per_node", "cpus-per-task": "cpus_per_task",
@@ -17,7 +17,9 @@ _OURS = {
     "qos": "qos", "constraint": "constraint", "reservation": "reservation", "nodelist": "nodelist",
     "exclude": "exclude", "gres": "gres", "exclusive": "exclusive", "dependency": "dependency", "comment": "comment",
     "mail-type": "mail_type", "mail-user": "mail_user", "array": "", "output": "", "error": "", "open-mode": "",
-    "requeue": "max_requeues", "no-requeue": "max_requeues", "job-name": "", "chdir": "", "wckey": None,
+    "requeue": "max_requeues", "no-requeue": "max_requeues", "job-name": "", "chdir": "",
+    # With these sbatch sends nothing, does not say the job's number, or does not come back.
+    "test-only": "", "quiet": "", "parsable": "", "wait": "", "wrap": "", "help": "", "usage": "", "version": "",
 }  # fmt: skip
 _TIME = re.compile(r"(?:(?P<days>\d+)-(?P<h>\d+)(?::(?P<m>\d+)(?::(?P<s>\d+))?)?)|(?P<short>\d+(?::\d+){0,2})")
 
@@ -114,9 +116,10 @@ def options_of(lines: tuple[str, ...]) -> dict[str, str | bool]:
         if match is None:
             raise KeyProblem("sbatch", f"{line!r} is no long option of sbatch", "write it as --option=value")
         name, value = match[1], match[2]
-        if _OURS.get(name) is not None:
-            instead = f"set the key {_OURS[name]}" if _OURS[name] else "leave it out"
-            raise KeyProblem("sbatch", f"--{name} is convrun's to set", instead)
+        if name in _OURS:
+            if not _OURS[name]:
+                raise KeyProblem("sbatch", f"--{name} does not go with what convrun sets", "leave it out")
+            raise KeyProblem("sbatch", f"--{name} is convrun's to set", f"set the key {_OURS[name]}")
         if name in found:
             raise KeyProblem("sbatch", f"--{name} is there twice", "sbatch takes one")
         found[name] = True if value is None else value

@@ -1,8 +1,8 @@
-"""The batch script of a Slurm job, and its submission: both through submitit.
+"""The batch script of a Slurm job.
 
-submitit writes the #SBATCH lines, calls sbatch and reads its answer. What runs in the job is not submitted as a pickled
-function, though: each task is `convrun.launching.task`, and what happens after it is decided here, in the script's few
-lines of shell. That is because of what submitit does with a function of its own:
+submitit writes the #SBATCH lines, names the command that sends them and reads its answer. What runs in the job is not
+submitted as a pickled function, though: each task is `convrun.launching.task`, and what happens after it is decided
+here, in the script's few lines of shell. That is because of what submitit does with a function of its own:
 
 - it counts every signal of a job of ten minutes or less as a time-out, and gives up after three time-outs: here the
   exit code (75: saved) and `max_requeues` decide, whatever the limit is;
@@ -15,20 +15,19 @@ lines of shell. That is because of what submitit does with a function of its own
   holds a nonce);
 - its state comes from sacct and is UNKNOWN for ever without it: `convrun.launching.slurm_queue` asks squeue as well,
   and the run folder first;
-- it sets a wckey, and a limit of five minutes, where the user set none: here neither.
+- it sets a wckey, and a limit of five minutes, where the user set none: here neither;
+- it takes %j in a folder's name for the job's id, and writes the script elsewhere: here the script is
+  `logs/submission.sh` (`convrun.launching.slurm_submission` sends it).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import shlex
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from convrun.components.launchers import LaunchError, Submission
+from convrun.components.launchers import Submission
+from convrun.launching.ended import STARTED
 from convrun.launching.log_files import LOG
 from convrun.launching.record import CANCELLED
 from convrun.launching.slurm_keys import SlurmKeys, options_of
@@ -43,32 +42,11 @@ STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "
 
 def script_text(keys: SlurmKeys, submission: Submission) -> str:
     """The batch script, as it is sent."""
-    executor = _executor(keys, submission)
-    return str(executor._make_submission_file_text(_body(keys, submission), ""))
+    return str(executor(keys, submission)._make_submission_file_text(_body(keys, submission), ""))
 
 
-def send(keys: SlurmKeys, submission: Submission) -> str:
-    """Sends the script to Slurm; returns the job id.
-
-    Raises:
-        LaunchError: with Slurm's own reason.
-    """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    executor = _executor(keys, submission)
-    try:
-        with _clean_environment(), contextlib.redirect_stderr(io.StringIO()):  # the error below says the same
-            job = executor._submit_command(_body(keys, submission))
-    except (FailedJobError, FailedSubmissionError) as error:
-        reason = str(error).strip() or "sbatch failed without a word"
-        raise LaunchError(f"Slurm refuses the job: {reason}") from None
-    finally:
-        for link in executor.folder.glob(".submission_file_*.sh"):
-            link.unlink(missing_ok=True)
-    return str(job.job_id)
-
-
-def _executor(keys: SlurmKeys, submission: Submission) -> SlurmExecutor:
+def executor(keys: SlurmKeys, submission: Submission) -> SlurmExecutor:
+    """Submitit's, with what the keys say."""
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
@@ -78,11 +56,11 @@ def _executor(keys: SlurmKeys, submission: Submission) -> SlurmExecutor:
         def affinity(cls) -> int:
             return 2
 
-    executor = Executor(submission.home / "logs")
-    executor.update_parameters(**_parameters(keys, submission))
+    made = Executor(submission.home / "logs")
+    made.update_parameters(**_parameters(keys, submission))
     if len(submission.jobs) > 1:
-        executor.parameters["map_count"] = len(submission.jobs)  # what submitit itself does for an array
-    return executor
+        made.parameters["map_count"] = len(submission.jobs)  # what submitit itself does for an array
+    return made
 
 
 def _parameters(keys: SlurmKeys, submission: Submission) -> dict[str, Any]:
@@ -128,10 +106,10 @@ def _body(keys: SlurmKeys, submission: Submission) -> str:
             f"most={keys.max_requeues} restarts=${{SLURM_RESTART_COUNT:-0}}",
             f"unset {' '.join(STALE)}",
             *_BEFORE,
-            f"srun --export=ALL --unbuffered --kill-on-bad-exit=1 --wait=0 {cores}{extra}{python} -u "
+            f"srun --export=ALL --kill-on-bad-exit=1 --wait=0 {cores}{extra}{python} -P -u "
             '-m convrun.launching.task "$run" "$nonce"',
             *_AFTER,
-            f"noted=$(srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 {extra}{python} "
+            f"noted=$(srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 {extra}{python} -P "
             '-m convrun.launching.ended "$run" "$nonce" "$code")',
             *_AT_LAST,
         ]
@@ -139,12 +117,14 @@ def _body(keys: SlurmKeys, submission: Submission) -> str:
 
 
 _BEFORE = (
+    "set +e  # whatever setup has set: what follows looks at exit codes",
     "trap : USR1 USR2  # for the processes; this shell outlives them",
     'if [ "$restarts" -gt "$most" ]; then',
     '  echo "convrun: restarted $restarts times, and max_requeues is $most: left as it is"',
     "  exit 75",
     "fi",
-    'rm -rf "$run/logs/exits"; mkdir -p "$run/logs/exits"; : >"$run/logs/exits/started"',
+    'rm -rf "$run/logs/exits"; mkdir -p "$run/logs/exits"',
+    f'stat -c %s "$run/{LOG}" >"$run/logs/exits/{STARTED}" 2>/dev/null',
 )
 _AFTER = (
     "code=$?",
@@ -187,17 +167,3 @@ def _container(keys: SlurmKeys, submission: Submission) -> str:
     work = submission.jobs[0].working_folder
     arguments = [f"--container-image={keys.image}", f"--container-mounts={mounts}", f"--container-workdir={work}"]
     return "".join(f"{shlex.quote(argument)} " for argument in arguments)
-
-
-@contextlib.contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Without what a job's own variables would tell sbatch, when a job submits a job; with the cluster's address."""
-    from submitit.helpers import clean_env
-
-    if "SLURM_JOB_ID" not in os.environ:  # else the user's own SBATCH_ACCOUNT and the like count
-        yield
-        return
-    kept = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
-    with clean_env():
-        os.environ.update(kept)
-        yield

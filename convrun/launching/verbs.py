@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TextIO
 
 from convrun.errors import ConvrunError, UsageError
-from convrun.launching.log_files import log_of, tail
+from convrun.launching.log_files import last_lines, log_of
 from convrun.launching.record import CANCELLED
 from convrun.launching.run_state import ALIVE, state_of
 from convrun.launching.watching import follow_run
@@ -26,8 +27,8 @@ def cancel(folder: Path) -> str:
     """
     run = state_of(folder)
     if run.state not in (*ALIVE, "unknown"):
-        raise UsageError(f"the run in {folder} is {run.state} already; there is nothing to cancel")
-    if run.launch is None:
+        raise UsageError(f"the run in {folder} is over ({run.state}); there is nothing to cancel")
+    if run.launch is None or run.job.state == "ended":
         return _signal_holder(folder)
     if not run.launch.info:
         raise ConvrunError(f"{folder} was prepared, but its launch.json names no job; nothing was sent, it seems")
@@ -38,7 +39,8 @@ def cancel(folder: Path) -> str:
     except BaseException:
         mark.unlink(missing_ok=True)
         raise
-    return f"cancelled; the run saves, then ends: convrun status {folder}"
+    what = "it was waiting" if run.state == "waiting" else "it saves, then ends"
+    return f"cancelled; {what}: convrun status {shlex.quote(str(folder))}"
 
 
 def _signal_holder(folder: Path) -> str:
@@ -51,7 +53,7 @@ def _signal_holder(folder: Path) -> str:
         raise ConvrunError(f"the run is {claim.text}: cancel it there")
     with contextlib.suppress(ProcessLookupError):
         os.kill(claim.holder.pid, signal.SIGTERM)
-    return f"{claim.text} was asked to save and end: convrun status {folder}"
+    return f"{claim.text} was asked to save and end: convrun status {shlex.quote(str(folder))}"
 
 
 def show_log(folder: Path, rank: int | None, *, is_followed: bool, out: TextIO) -> None:
@@ -72,7 +74,4 @@ def show_log(folder: Path, rank: int | None, *, is_followed: bool, out: TextIO) 
         if state_of(folder).state not in ALIVE:
             raise
         path = folder / "logs" / (f"rank-{rank}.log" if rank else "launch.log")
-    last = "".join(f"{line}\n" for line in tail(path).splitlines()[-20:])
-    size = path.stat().st_size if path.exists() else 0
-    out.write(last)
-    follow_run(folder, path, out, size)
+    follow_run(folder, path, out, last_lines(path, 20))

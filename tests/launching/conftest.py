@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from convrun.components.launchers import Job, Submission
+from convrun.recipe import load_recipe
+
 CLUSTER = Path(__file__).parents[1] / "slurm-cluster"
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "munged")
 SYSTEM = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
@@ -41,6 +44,24 @@ def program(tmp_path, monkeypatch):
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return path
+
+    return make
+
+
+@pytest.fixture
+def keys(tiny_file):
+    """The keys of launcher/slurm, with changes."""
+    return lambda *words: load_recipe(tiny_file, ["launcher=slurm", *words], plugins=False).launcher.create().keys
+
+
+@pytest.fixture
+def submission(tmp_path):
+    def make(*folders):
+        home = tmp_path / "home"
+        jobs = tuple(
+            Job("tiny-1", home / f if len(folders) > 1 else home, tmp_path, f"nonce{f}") for f in folders or "0"
+        )
+        return Submission("tiny-1", home, jobs)
 
     return make
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from convrun.components.launchers import Job, Submission
 from convrun.launching.background import Background
 from convrun.launching.log_files import tail
 from convrun.launching.run_state import state_of
@@ -27,7 +28,9 @@ def supervised(run_folder, launch_json, tmp_path):
         for folder, command in zip(folders, commands, strict=True):
             (folder / "logs").mkdir()
             work.append({"folder": str(folder), "nonce": "abc", "command": ["sh", "-c", command]})
-        process = subprocess.Popen([sys.executable, "-m", "convrun.launching.background", json.dumps(work)])
+        process = subprocess.Popen([sys.executable, "-m", "convrun.launching.background"], stdin=subprocess.PIPE)
+        with process.stdin as pipe:
+            pipe.write(json.dumps(work).encode())
         started.append(process)
         identity = dataclasses.replace(this_process(), pid=process.pid, started=_start_of(process.pid))
         for folder in folders:
@@ -72,6 +75,7 @@ def test_one_of_a_sweep_is_cancelled_without_the_others(supervised, wait_until, 
     folders, process = supervised(long, "exit 0", "exit 0")
     wait_until(lambda: "begun" in tail(folders[0] / "logs" / "launch.log"))
     assert convrun("cancel", folders[2])[0] == 0
+    assert states(folders)[2] == "cancelled"  # at once, though its turn has not come
     assert convrun("cancel", folders[0])[0] == 0
     assert process.wait() == 0
     assert states(folders)[0] == states(folders)[2] == "cancelled"
@@ -113,6 +117,31 @@ def test_a_run_that_was_launched_trains_on_when_the_terminal_is_gone(work, tmp_p
     assert "finished after step 8" in (work / "run" / "logs" / "launch.log").read_text()
 
 
+def test_a_users_file_that_is_named_like_a_module_is_not_imported(work, wait_until):
+    """Python would look for modules in the working folder first."""
+    for name in ("random", "json", "pathlib"):
+        (work / f"{name}.py").write_text("raise SystemExit('not that one')")
+    made = Job("n", work / "run", work, "abc")
+    (work / "run" / "logs").mkdir(parents=True)
+    (info,) = Background(None).submit(Submission("n", work / "run", (made,)))
+    wait_until(lambda: Background(None).query([info])[0].state == "ended")
+    assert "not that one" not in tail(work / "run" / "logs" / "launch.log")
+    assert "sees another" in tail(work / "run" / "logs" / "launch.log")  # it got as far as to look for launch.json
+
+
+def test_a_sweep_may_be_larger_than_a_command_line(tmp_path, wait_until):
+    """An argument of a program has 128 KiB at most."""
+    jobs = tuple(Job("n", tmp_path / f"{i}-{'x' * 200}", tmp_path, "abc") for i in range(400))
+    for job in jobs:
+        (job.folder / "logs").mkdir(parents=True)
+        (job.folder / "logs" / "cancelled").touch()  # so that nothing is started
+    (tmp_path / "logs").mkdir()
+    infos = Background(None).submit(Submission("n", tmp_path, jobs))
+    assert len(infos) == 400
+    wait_until(lambda: Background(None).query(infos[:1])[0].word == "GONE")
+    assert tail(tmp_path / "logs" / "launch.log") == ""
+
+
 def os_group_is_gone(pid):
     """What a terminal that closes sends to its processes."""
     try:
@@ -122,8 +151,6 @@ def os_group_is_gone(pid):
 
 
 def test_the_number_of_processes_is_handed_to_convrun_run(tmp_path):
-    from convrun.components.launchers import Job
-
     job = Job("n", tmp_path, tmp_path, "abc")
     assert Background(None).command(job)[-2:] == [str(tmp_path), "abc"]
     assert Background(4).command(job)[-2:] == ["--devices", "4"]

@@ -132,6 +132,36 @@ def test_a_run_that_was_stopped_is_launched_again_in_its_folder_as_it_is(work, c
     assert "#SBATCH --nodes=2" in sbatch.read_text()
 
 
+def test_a_launch_that_is_refused_leaves_the_word_of_the_one_before(work, convrun, sbatch, program):
+    """Else a run that was cancelled would be one of which nobody knows a job."""
+    assert convrun("launch", *FREE, "-o", "run")[0] == 0
+    (work / "run" / "logs" / "cancelled").touch()
+    before = (work / "run" / "launch.json").read_bytes()
+    program("sbatch", "echo 'sbatch: error: no' >&2; exit 1")
+    program("squeue", "exit 0")
+    code, _, error = convrun("launch", "run", "partition=nowhere")
+    assert (code, error) == (1, "error: Slurm refuses the job: sbatch: error: no\n")
+    assert (work / "run" / "launch.json").read_bytes() == before
+    assert (work / "run" / "logs" / "cancelled").exists()
+
+
+def test_an_empty_folder_of_the_users_is_empty_again_after_a_refusal(work, convrun, program):
+    (work / "mine").mkdir()
+    program("sbatch", "echo 'sbatch: error: no' >&2; exit 1")
+    assert convrun("launch", *FREE, "-o", "mine")[0] == 1
+    assert list((work / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a b,c|d", "a_b_c_d-"), ("x.y+z-", "x.y+z-"), ("数字", "run-"), ("x" * 100, "x" * 60 + "-")]
+)
+def test_a_jobs_name_is_plain_whatever_the_recipe_is_called(work, convrun, name, start):
+    (work / "recipe.yaml").write_text(re.sub("(?m)^name:.*$", f"name: {name}", (work / "recipe.yaml").read_text()))
+    code, out, error = convrun("launch", *FREE, "--dry-run")
+    assert code == 0, error
+    assert f"#SBATCH --job-name={start}" in out
+
+
 def test_a_folder_of_something_else_is_not_written_into(work, convrun):
     (work / "thesis").mkdir()
     (work / "thesis" / "chapter.tex").touch()
@@ -155,8 +185,14 @@ def test_a_sweep_is_one_submission_with_a_folder_and_a_recipe_for_each_run(work,
     assert infos == ["7_0", "7_1", "7_2", "7_3"]
     assert "#SBATCH --array=0-3%4" in sbatch.read_text()
     rows = convrun("list", "runs", "sw")[1].splitlines()
-    assert len(rows) == 5
-    assert re.search(r"optimizer.lr=1e-3, seed=1 ", rows[2])
+    assert [re.search(r"[012345]-lr\S*|sw/", row)[0] for row in rows[1:]] == ["sw/", *(f.name for f in folders)]
+
+
+def test_every_problem_of_a_sweeps_values_is_shown_once(work, convrun):
+    code, _, error = convrun("launch", *FREE, "model.dimss=3", "--sweep", "optimizer.lr=1e-3,x,y", "seed=0,1")
+    assert code == 2
+    assert error.splitlines()[-1] == "3 problems"
+    assert all(f"must be a number, got '{value}'" in error for value in "xy")
 
 
 @pytest.mark.parametrize(

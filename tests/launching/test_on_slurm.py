@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from convrun.launching.launch import prepare, send
+from convrun.launching.launch import prepare
 from convrun.launching.run_state import state_of
+from convrun.launching.sending import send
 
 pytest.importorskip("submitit")
 LONG = ("training.epochs=12", "checkpoints.every_steps=40", "evaluation.every_steps=48")
@@ -186,7 +187,11 @@ def test_a_sweep_is_one_array_with_a_run_folder_each(launch, ended, slurm, convr
 
 @pytest.mark.parametrize(
     ("word", "reason"),
-    [("nodes=8", "Node count specification invalid"), ("partition=nowhere", "invalid partition specified: nowhere")],
+    [
+        ("nodes=8", "Node count specification invalid"),
+        ("partition=nowhere", "invalid partition specified: nowhere"),
+        ("mem=9999999", "Memory specification can not be satisfied"),
+    ],
 )
 def test_what_slurm_refuses_is_said_in_its_own_words_and_leaves_nothing_behind(work, slurm, convrun, word, reason):
     words = ["training.batch_size=16", "training.micro_batch=2", word, "check_folder=false"]
@@ -205,6 +210,7 @@ def test_four_nodes_train_what_one_process_does(launch, ended, train_in, rows, t
     state = ended(folder)
     assert state.state == "finished", explain(folder)
     assert state.where == "node[1-4]"
+    assert "\x1b" not in log_of(folder)  # a log is no terminal: no live display, no colours
     plan = json.loads((folder / "plan.json").read_text())
     assert (plan["processes"], plan["accumulation"]) == (4, 1)
     assert same(rows(folder), rows(tmp_path / "alone"), 1e-5)

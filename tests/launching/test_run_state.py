@@ -83,6 +83,7 @@ def test_a_run_on_another_machine_is_running_as_long_as_its_sign_of_life_moves(r
         ("PENDING|BeginTime||N/A", "preempted", "waiting", "BeginTime (Slurm starts a requeued job after a pause)"),
         ("RUNNING|None|n1|N/A", None, "starting", ""),
         ("RUNNING|None|n1|N/A", "preempted", "starting", ""),
+        ("COMPLETING|None|n1|N/A", "preempted", "running", "its processes end"),
         ("COMPLETING|None|n1|N/A", "finished", "running", "it has done its last step, and ends"),
         ("COMPLETED|None|n1|N/A", "finished", "finished", ""),
         ("FAILED|NonZeroExitCode|n1|N/A", "failed", "failed", "why"),
@@ -102,12 +103,33 @@ def test_what_slurm_says_corrects_what_the_folder_says(run_folder, launch_json, 
     assert (run.state, run.why) == (state, why)
 
 
+def test_a_run_that_has_saved_ends_and_one_that_saved_in_an_earlier_start_is_starting(run_folder, launch_json, program):
+    program("squeue", "echo '7|RUNNING|None|n1|N/A|tiny-1'")
+    folder = run_folder(launch__json=launch_json(), status__json=status("preempted"))
+    (folder / "logs" / "exits").mkdir(parents=True)
+    started = folder / "logs" / "exits" / "started"
+    started.touch()
+    os.utime(started, (1, 1))
+    assert (state_of(folder).state, state_of(folder).why) == ("running", "its processes end")
+    os.utime(folder / "status.json", (0, 0))
+    assert (state_of(folder).state, state_of(folder).why) == ("starting", "")
+
+
 @pytest.mark.parametrize(("said", "state"), [("finished", "finished"), ("failed", "failed"), (None, "unknown")])
 def test_where_slurm_does_not_know_the_job_any_more_the_folder_is_believed(
     run_folder, launch_json, program, said, state
 ):
     folder = run_folder(launch__json=launch_json(), status__json=status(said) if said else None)
     assert state_of(folder).state == state
+
+
+@pytest.mark.parametrize("said", ["preempted", None])
+def test_a_cancelled_run_is_cancelled_when_slurm_has_forgotten_it_too(run_folder, launch_json, program, said):
+    program("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    folder = run_folder(launch__json=launch_json(), status__json=status(said) if said else None)
+    (folder / "logs").mkdir()
+    (folder / "logs" / "cancelled").touch()
+    assert (state_of(folder).state, state_of(folder).job.reason) == ("cancelled", "")
 
 
 def test_a_launcher_that_is_not_here_leaves_the_folder_to_speak(run_folder, launch_json):

@@ -1,3 +1,5 @@
+import pytest
+
 from convrun.launching.slurm_queue import states_of
 
 
@@ -35,6 +37,21 @@ def test_without_sacct_a_forgotten_job_is_unknown_and_nothing_waits_for_it(progr
     program("squeue", "exit 0")
     program("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert kinds(("7", "a")) == [("unknown", "")]
+
+
+@pytest.mark.parametrize(
+    ("squeue", "reason"),
+    [
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", ""),
+        ("exit 0", ""),
+        ("echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1", "slurm_load_jobs error: Unable to contact"),
+        ("exit 1", "squeue failed without a word"),
+    ],
+)
+def test_a_job_that_slurm_does_not_know_is_told_from_a_slurm_that_does_not_answer(program, squeue, reason):
+    program("squeue", squeue)
+    (state,) = states_of([("7", "a")])
+    assert (state.state, state.reason) == ("unknown", reason)
 
 
 def test_without_slurm_all_is_unknown(monkeypatch):

@@ -8,30 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from convrun.components.launchers import Job, LaunchError, Submission
+from convrun.components.launchers import Job, Submission
 from convrun.launching.launch import prepare
-from convrun.launching.slurm_script import STALE, script_text, send
-from convrun.recipe import load_recipe
+from convrun.launching.slurm_script import STALE, script_text
 
 pytest.importorskip("submitit")
-
-
-@pytest.fixture
-def keys(tiny_file):
-    """The keys of launcher/slurm, with changes."""
-    return lambda *words: load_recipe(tiny_file, ["launcher=slurm", *words], plugins=False).launcher.create().keys
-
-
-@pytest.fixture
-def submission(tmp_path):
-    def make(*folders):
-        home = tmp_path / "home"
-        jobs = tuple(
-            Job("tiny-1", home / f if len(folders) > 1 else home, tmp_path, f"nonce{f}") for f in folders or "0"
-        )
-        return Submission("tiny-1", home, jobs)
-
-    return make
 
 
 def options(text):
@@ -74,11 +55,11 @@ def test_the_sites_arguments_go_through_untouched(keys, submission):
 def test_srun_gets_its_arguments_and_the_cores_that_it_does_not_take_from_sbatch(keys, submission):
     text = script_text(keys("launcher.cpus_per_task=5", 'launcher.srun_args=["--mpi=none", "--x=a b"]'), submission())
     line = next(line for line in text.splitlines() if line.startswith("srun "))
-    assert shlex.split(line)[:8] == [
-        "srun", "--export=ALL", "--unbuffered", "--kill-on-bad-exit=1", "--wait=0", "--cpus-per-task=5", "--mpi=none",
+    assert shlex.split(line)[:7] == [
+        "srun", "--export=ALL", "--kill-on-bad-exit=1", "--wait=0", "--cpus-per-task=5", "--mpi=none",
         "--x=a b",
     ]  # fmt: skip
-    assert shlex.split(line)[8:] == [sys.executable, "-u", "-m", "convrun.launching.task", "$run", "$nonce"]
+    assert shlex.split(line)[7:] == [sys.executable, "-P", "-u", "-m", "convrun.launching.task", "$run", "$nonce"]
 
 
 def test_a_container_sees_the_run_folder_and_the_working_folder(keys, submission, tmp_path):
@@ -129,8 +110,8 @@ def played(keys, submission, program, tmp_path):
         calls = tmp_path / "calls"
         program("srun", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
         program("scontrol", f'echo "$@" >>{calls}')
-        noted = 'echo "$5"' if greeting is None else f"printf '%s' '{greeting}'"
-        python = program("python-there", f'if [ "$2" = convrun.launching.ended ]; then {noted}; exit; fi\n{task}')
+        noted = 'echo "$6"' if greeting is None else f"printf '%s' '{greeting}'"
+        python = program("python-there", f'if [ "$3" = convrun.launching.ended ]; then {noted}; exit; fi\n{task}')
         sent = submission(*folders)
         for job in sent.jobs:
             (job.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -146,7 +127,7 @@ def played(keys, submission, program, tmp_path):
     return play
 
 
-LEAVE = 'echo "{code} n" >"$4/logs/exits/rank-0"; exit {code}'
+LEAVE = 'echo "{code} n" >"$5/logs/exits/rank-0"; exit {code}'
 
 
 def leaving(code):
@@ -190,7 +171,7 @@ def test_what_an_image_prints_first_is_no_exit_code(played):
 
 def test_rank_0_speaks_for_the_run(played):
     """Another rank was killed because rank 0 had ended: srun's exit code is the largest of all."""
-    task = 'echo "75 n" >"$4/logs/exits/rank-0"; exit 137'
+    task = 'echo "75 n" >"$5/logs/exits/rank-0"; exit 137'
     assert played(task)[2] == ["requeue 77"]
 
 
@@ -205,8 +186,18 @@ def test_the_word_of_an_earlier_start_does_not_count(played, tmp_path):
     assert played("exit 4") == (4, "", [])
 
 
+def test_what_setup_sets_does_not_end_the_script_before_its_time(played):
+    assert played(leaving(75), 'launcher.setup=["set -euo pipefail"]')[2] == ["requeue 77"]
+
+
+def test_how_much_of_the_log_is_of_earlier_starts_is_noted(played, tmp_path):
+    (tmp_path / "home" / "logs").mkdir(parents=True)
+    (tmp_path / "home" / "logs" / "launch.log").write_text("12345678\n")
+    assert played('cat "$5/logs/exits/started"')[1] == "9\n"
+
+
 def test_a_cancelled_run_is_not_requeued_though_it_saved(played):
-    assert played(f'touch "$4/logs/cancelled"; {leaving(75)}')[::2] == (75, [])
+    assert played(f'touch "$5/logs/cancelled"; {leaving(75)}')[::2] == (75, [])
 
 
 def test_a_signal_to_the_whole_job_does_not_end_the_script(played):
@@ -224,45 +215,10 @@ def test_variables_of_the_place_it_was_sent_from_do_not_reach_the_processes(play
 
 
 def test_each_element_of_an_array_has_its_own_run_folder_and_log(played, tmp_path):
-    code, output, calls = played(f'echo "in $4 as $5"; {leaving(75)}', folders="abc", index=1)
+    code, output, calls = played(f'echo "in $5 as $6"; {leaving(75)}', folders="abc", index=1)
     assert (code, output, calls) == (75, "", ["requeue 77"])
     home = tmp_path / "home"
     assert (home / "b" / "logs" / "launch.log").read_text().startswith(f"in {home}/b as nonceb\n")
-
-
-# Sending it.
-
-
-def test_what_is_sent_is_what_the_dry_run_shows(keys, submission, program, tmp_path):
-    program("sbatch", f"cp $1 {tmp_path}/sent; echo Submitted batch job 4711")
-    home = submission().home
-    (home / "logs").mkdir(parents=True)
-    assert send(keys(), submission()) == "4711"
-    assert (tmp_path / "sent").read_text() == script_text(keys(), submission())
-    assert [path.name for path in (home / "logs").iterdir()] == ["4711_submission.sh"]
-
-
-def test_slurms_own_reason_is_told(keys, submission, program):
-    program("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
-    (submission().home / "logs").mkdir(parents=True)
-    with pytest.raises(LaunchError, match=r"Slurm refuses the job: .*Invalid qos specification"):
-        send(keys(), submission())
-
-
-def test_a_job_that_sends_a_job_does_not_pass_its_own_size_on(keys, submission, program, tmp_path, monkeypatch):
-    program("sbatch", f"env >{tmp_path}/env; echo Submitted batch job 1")
-    monkeypatch.setenv("SLURM_CONF", "/etc/here.conf")
-    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
-    monkeypatch.setenv("SLURM_NTASKS", "32")
-    (submission().home / "logs").mkdir(parents=True)
-    send(keys(), submission())
-    assert {"SLURM_NTASKS=32", "SBATCH_ACCOUNT=mine"} <= set((tmp_path / "env").read_text().split())  # a user's wish
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    send(keys(), submission())
-    found = (tmp_path / "env").read_text().split()
-    assert "SLURM_CONF=/etc/here.conf" in found
-    assert not [line for line in found if line.startswith(("SLURM_NTASKS", "SLURM_JOB_ID"))]
-    assert os.environ["SLURM_NTASKS"] == "32"
 
 
 def test_nothing_of_submitits_own_defaults_is_asked_for(work, convrun):

@@ -148,6 +148,23 @@ def test_the_rank_and_node_that_failed_and_its_error_are_named(launched, exits):
     assert status(launched) == ("failed", "rank 2 on node3 ended with exit code 1: /data/x.jpg is broken")
 
 
+def test_an_error_of_an_earlier_start_is_not_the_reason(launched, exits):
+    log = launched / "logs" / "launch.log"
+    log.write_text("tiny starts\nerror: no space\n")
+    (exits / "started").write_text(f"{log.stat().st_size}\n")
+    with log.open("a") as file:
+        file.write("tiny starts\n")
+    ended.note_end(launched, "abc", 137)
+    assert status(launched)[1].startswith("a process was killed by SIGKILL (out of memory?); see convrun logs ")
+
+
+def test_an_error_that_names_its_rank_is_not_laid_to_another_one(launched, exits):
+    (exits / "rank-1").write_text("1 node2\n")
+    (launched / "logs" / "launch.log").write_text("error: rank 0 on node1: no such folder\n")
+    ended.note_end(launched, "abc", 1)
+    assert status(launched) == ("failed", "rank 0 on node1: no such folder")
+
+
 def test_what_the_run_itself_said_in_this_start_stands_and_is_the_exit_code(launched, exits):
     (launched / "status.json").write_text('{"state": "diverged", "error": "the loss is nan"}')
     assert ended.note_end(launched, "abc", 137) == 3

@@ -1,15 +1,19 @@
 """`status`, `logs`, `cancel` and `list runs` on folders as runs leave them."""
 
+import dataclasses
 import io
 import json
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from convrun.launching.log_files import follow, tail
+from convrun.display.run_table import runs_text
+from convrun.launching.run_state import state_of
+from convrun.launching.watching import follow_run
 
 DONE = {"state": "finished", "step": 16, "total_steps": 16, "host": "h", "time": "t"}
 
@@ -29,8 +33,16 @@ def test_list_runs_shows_those_below_runs_those_of_a_sweep_together(here, run_fo
     (here / "runs" / "tiny" / "notes").mkdir()
     code, out, _ = convrun("list", "runs")
     assert code == 0
-    names = [line.split()[0] for line in out.splitlines()]
-    assert names == ["run", "runs/other/two", "runs/tiny/one", "runs/tiny/s/0-a", "runs/tiny/s/1-b"]
+    assert [line.rstrip() for line in out.splitlines()] == [
+        "state     step   left  top-1  run  job  why",
+        "runs/other/",
+        "failed    16/16        -      two       no space",
+        "runs/tiny/",
+        "finished  16/16        -      one",
+        "runs/tiny/s/",
+        "unknown   -            -      0-a       launcher/slurm does not know it any more",
+        "finished  16/16        -      1-b",
+    ]
     assert convrun("status")[1] == out
     assert [r["folder"] for r in json.loads(convrun("list", "runs", "tiny/s", "--format", "json")[1])] == [
         "runs/tiny/s/0-a",
@@ -81,43 +93,6 @@ def test_the_log_is_the_launchs_or_that_of_the_foreground_or_a_ranks(here, run_f
     assert convrun("logs", folder, "--follow")[:2] == (0, "launched\n")  # it is over: nothing to wait for
 
 
-def test_following_prints_whole_lines_as_they_come_until_the_run_is_over(tmp_path):
-    path, out = tmp_path / "log", io.StringIO()
-    steps = iter(["", "one\ntw", "o\n", "", "three\n"])
-
-    def is_over():
-        step = next(steps, None)
-        if step:
-            with path.open("a") as file:
-                file.write(step)
-        return step is None
-
-    follow(path, is_over, out, every=0)
-    assert out.getvalue() == "one\ntwo\nthree\n"
-
-
-def test_following_survives_a_log_that_is_written_anew(tmp_path):
-    path, out = tmp_path / "log", io.StringIO()
-    path.write_text("a long first line\n")
-    steps = iter([None, "new\n"])
-
-    def is_over():
-        text = next(steps, "end")
-        if text not in (None, "end"):
-            path.write_text(text)
-        return text == "end"
-
-    follow(path, is_over, out, every=0)
-    assert out.getvalue() == "a long first line\nnew\n"
-
-
-def test_the_end_of_a_long_log_starts_with_a_whole_line(tmp_path):
-    path = tmp_path / "log"
-    path.write_bytes(b"\xff" * 100 + b"\n" + b"line\n" * 10)
-    assert tail(path, 12) == "line\nline\n"
-    assert tail(tmp_path / "nowhere") == ""
-
-
 def test_a_run_in_the_foreground_of_this_machine_is_cancelled_by_a_signal(here, run_folder, convrun, wait_until):
     folder = run_folder(status__json={**DONE, "state": "running", "step": 3})
     code = (
@@ -141,7 +116,96 @@ def test_a_run_in_the_foreground_of_this_machine_is_cancelled_by_a_signal(here, 
 def test_a_run_that_is_over_cannot_be_cancelled(here, run_folder, convrun):
     folder = run_folder(status__json=DONE)
     code, _, error = convrun("cancel", folder)
-    assert (code, "is finished already" in error) == (2, True)
+    assert (code, "is over (finished)" in error) == (2, True)
+
+
+def test_in_eighty_columns_state_progress_and_the_runs_name_are_there(run_folder, launch_json):
+    running = {"state": "running", "step": 123456, "total_steps": 375300}
+    name = "20260101-120000-ab12cd"
+    folder = run_folder(f"runs/convnext_tiny_in1k/{name}", status__json=running, launch__json=launch_json())
+    row = runs_text([dataclasses.replace(state_of(folder), state="interrupted", seconds_left=36000.0)], 80).split("\n")
+    assert all(len(line) <= 80 for line in (row[0], row[2]))
+    assert row[2].startswith(f"interrupted  123456/375300  10 h 00 min  -      {name}  7")
+
+
+def test_a_run_that_goes_on_in_the_foreground_after_its_job_is_over_is_running_and_can_be_cancelled(
+    here, run_folder, launch_json, convrun, program
+):
+    program("squeue", "echo '7|CANCELLED|None|n1|N/A|tiny-1'")
+    folder = run_folder(status__json={**DONE, "state": "running", "step": 3}, launch__json=launch_json())
+    (folder / "logs").mkdir()
+    (folder / "logs" / "cancelled").touch()
+    code = (
+        "import signal, sys; from pathlib import Path; from convrun.run_folder.lock import RunLock\n"
+        "RunLock(Path(sys.argv[1])).acquire(); print('ready', flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        assert "state        running" in convrun("status", folder)[1]
+        assert convrun("cancel", folder)[0] == 0
+        assert process.wait(timeout=30) == -signal.SIGTERM
+    finally:
+        process.kill()
+    assert "state        cancelled" in convrun("status", folder)[1]
+
+
+def test_a_run_that_has_not_begun_has_nothing_to_save_when_it_is_cancelled(
+    here, run_folder, launch_json, convrun, program
+):
+    program("squeue", "echo '7|PENDING|Priority||N/A|tiny-1'")
+    program("scancel", "exit 0")
+    folder = run_folder(launch__json=launch_json())
+    (folder / "logs").mkdir()
+    assert convrun("cancel", folder)[:2] == (0, f"cancelled; it was waiting: convrun status {folder}\n")
+
+
+def test_where_slurm_does_not_answer_that_is_said_and_nothing_is_taken_for_granted(
+    here, run_folder, launch_json, convrun, program
+):
+    program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    folder = run_folder(launch__json=launch_json(), status__json={**DONE, "state": "preempted"})
+    (folder / "logs").mkdir()
+    out = convrun("status", folder)[1].splitlines()
+    assert "state        preempted" in out
+    assert "note         slurm_load_jobs error: Unable to contact slurm controller" in out
+    (folder / "status.json").unlink()
+    assert "unknown: slurm_load_jobs error: Unable to contact" in convrun("status", folder)[1]
+    code, _, error = convrun("cancel", folder)
+    assert (code, error.startswith("error: job 7 cannot be cancelled: slurm_load_jobs error: Unable")) == (1, True)
+
+
+def test_times_are_told_in_this_machines_zone(here, run_folder, launch_json, convrun, program, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    program("squeue", "echo '7|PENDING|Priority||2026-01-02T03:04:05|tiny-1'")  # Slurm's are of this zone
+    out = convrun("status", run_folder(launch__json=launch_json(time="2026-01-01T00:00:00+00:00")))[1].splitlines()
+    monkeypatch.undo()
+    time.tzset()
+    assert "launched     slurm job 7, PENDING, 2026-01-01 09:00:00" in out
+    assert "starts       expected 2026-01-02 03:04:05" in out
+
+
+def test_following_tells_what_a_run_waits_for_and_outlasts_a_slurm_that_does_not_answer(
+    run_folder, launch_json, program, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr("convrun.launching.watching.ASK_SECONDS", 0.0)
+    folder = run_folder(launch__json=launch_json())
+    answers = [
+        "echo '7|PENDING|Resources||N/A|tiny-1'",
+        "echo '7|PENDING|Resources||N/A|tiny-1'",
+        "echo 'no controller' >&2; exit 1",
+        "echo '7|PENDING|Priority||N/A|tiny-1'",
+        "echo '7|CANCELLED|None||N/A|tiny-1'",
+    ]
+    cases = "".join(f"{i}) {answer};;\n" for i, answer in enumerate(answers))
+    program("squeue", f"n=$(cat {tmp_path}/n || echo 0); echo $((n + 1)) >{tmp_path}/n\ncase $n in\n{cases}esac")
+    assert follow_run(folder, folder / "nothing", io.StringIO(), is_alive=True).state == "cancelled"
+    assert capsys.readouterr().err.splitlines() == [
+        "convrun: waiting: Resources (the nodes it needs are busy)",
+        "convrun: no controller",
+        "convrun: waiting: Priority (other jobs come first)",
+    ]
 
 
 def test_slurms_refusal_to_cancel_is_told_and_the_run_stays_as_it_was(here, run_folder, launch_json, convrun, program):

@@ -84,6 +84,19 @@ def test_launching_applies_the_manifest_and_status_asks_for_the_job(launch, kube
     assert (tmp_path / "calls").read_text().splitlines()[-1] == (
         f"delete job/{name} service/{name} --ignore-not-found --wait=false"
     )
+    kubectl()  # it is gone
+    assert json.loads(convrun("status", "run", "--format", "json")[1])["state"] == "cancelled"
+
+
+def test_each_job_is_asked_for_in_its_own_namespace(launch, kubectl, convrun, tmp_path):
+    for name in ("a", "b"):
+        assert launch(f"namespace={name}", "-o", f"runs/{name}/run")[0] == 0
+    (tmp_path / "calls").unlink()
+    convrun("list", "runs")
+    assert [call.split()[0] for call in (tmp_path / "calls").read_text().splitlines()] == [
+        "--namespace=a",
+        "--namespace=b",
+    ]
 
 
 def test_kubectls_own_reason_is_told_and_nothing_is_left(launch, tmp_path, kubectl):
