@@ -4,6 +4,7 @@ where nothing stops it, and that here something does."""
 import json
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -237,6 +238,46 @@ def test_only_plugins_run_and_validate_lists_them(convrun, tmp_path, monkeypatch
     assert "of_the_recipe.py" in line
     assert "plugins/of_the_folder.py" in line
     assert line.endswith(", lab")
+
+
+def test_no_program_of_the_working_folders_repository_runs(tmp_path, monkeypatch):
+    """A program that the repository names is asked by git what has changed, and a hook told that git has looked."""
+    from convrun.run_folder.environment import add_start
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+        subprocess.run(["git", *identity, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    Path("code.py").write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    evil = tmp_path / ".git" / "hooks" / "post-index-change"
+    evil.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    evil.chmod(0o755)
+    git("config", "core.fsmonitor", str(evil))
+    os.utime("code.py", (0, 0))  # git would note in its index that the file is as it was
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    add_start(folder, "CPU", [], 0)
+    assert folder.read_json("environment.json")["starts"][0]["git_commit"]
+    assert not (tmp_path / "ran").exists()
+    git("status")
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("verb", [["validate"], ["show"], ["show", "--origin"]])
+def test_no_recipe_steers_the_terminal(verb, convrun, tiny_file):
+    """What a recipe says of itself stands above the list of plugins that would run, and must not hide it."""
+    steering = json.dumps("a\x1b[8mb\x9bc\rd")
+    code, out, _ = convrun(*verb, tiny_file, f"summary={steering}", f"notes={steering}", "--no-plugins")
+    assert code == 0
+    assert "[8mb" in out
+    assert all(c.isprintable() for c in out.replace("\n", ""))
 
 
 # No name leads out of the run folder.

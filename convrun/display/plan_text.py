@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convrun.data.regular_file import printable
 from convrun.durations import duration_text
 from convrun.plan import Plan, checkpoint_bytes, kept_checkpoints, warnings
 from convrun.recipe import Recipe
@@ -12,28 +13,33 @@ def plan_text(recipe: Recipe, plan: Plan) -> str:
     rows = [
         ("recipe", f"{recipe.name}: {recipe.summary}" if recipe.summary else recipe.name),
         ("model", _model(plan)),
-        *(("init", init) for init in [_init(plan)] if init),
-        ("data", f"{plan.data.text()}"),
+        *_if_any("init", _init(plan)),
+        ("data", plan.data.text()),
         (
             "",
             f"{plan.train_images:,} training and {plan.val_images:,} validation images, {plan.data_classes:,} classes",
         ),
         ("batch", _batch(plan)),
         ("length", _length(plan)),
-        *(("", _stop_after(plan.stop_after_seconds)) for _ in [0] if plan.stop_after_seconds is not None),
+        *_if_any("", _stop_after(plan.stop_after_seconds)),
         ("lr", _learning_rates(plan)),
         ("optimizer", _optimizer(plan)),
         ("precision", plan.precision or "bf16 on a GPU that has it, else float32"),
-        *(("memory", how) for how in [_distributed(plan)] if how),
+        *_if_any("memory", _distributed(plan)),
         ("EMA", _ema(plan)),
         *_numbered("training", plan.training_pipeline()),
         *_numbered("evaluation", _evaluation(plan)),
         ("checkpoints", _checkpoints(plan)),
-        *(("expect", _expected(recipe)) for _ in [0] if recipe.expect),
+        *_if_any("expect", _expected(recipe)),
         *(("note", line) for line in recipe.notes.strip().splitlines() if line.strip()),
         *(("warning", text) for text in warnings(plan)),
     ]
-    return "\n".join(f"{label:<12} {text}" for label, text in rows)
+    # What the recipe says must not steer the terminal: below stands which plugins would run.
+    return "\n".join(f"{label:<12} {printable(text)}" for label, text in rows)
+
+
+def _if_any(label: str, text: str) -> list[tuple[str, str]]:
+    return [(label, text)] if text else []
 
 
 def _numbered(label: str, steps: list[str]) -> list[tuple[str, str]]:
@@ -74,7 +80,9 @@ def _length(plan: Plan) -> str:
 
 
 def _stop_after(seconds: int | None) -> str:
-    return f"each start saves and stops after {duration_text(seconds or 0)} (exit code 75), to be started again"
+    if seconds is None:
+        return ""
+    return f"each start saves and stops after {duration_text(seconds)} (exit code 75), to be started again"
 
 
 def _learning_rates(plan: Plan) -> str:
@@ -154,8 +162,9 @@ def _listed(words: list[str]) -> str:
 
 
 def _expected(recipe: Recipe) -> str:
-    assert recipe.expect
     expect = recipe.expect
+    if expect is None:
+        return ""
     parts = [f"{name} {value:g} %" for name, value in (("top-1", expect.top1), ("top-5", expect.top5)) if value]
     text = ", ".join(parts) + f" ({expect.weights})" if parts else ""
     return "; ".join(part for part in (text, expect.source, expect.needs) if part)

@@ -26,11 +26,11 @@ class Screen:
     """Lines to the terminal and to a log file.
 
     Args:
-        stream: where lines go; standard output by default.
+        stream: where lines go; standard output by default, and nowhere if that is closed (`>&-`).
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = cast(TextIO, _Outlived(stream if stream is not None else sys.stdout))
+        self._stream = cast(TextIO, _Outlived(stream or _standard_output()))
         self._log: AppendedFile | None = None
         self._progress: RunProgress | None = None
 
@@ -94,6 +94,10 @@ class Screen:
             with contextlib.suppress(RunFolderError):  # a full disk: who must know has called `flush_log`
                 self._log.close()
             self._log = None
+
+
+def _standard_output() -> TextIO:
+    return sys.stdout or Path(os.devnull).open("w")
 
 
 class _Outlived:

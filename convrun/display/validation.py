@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from convrun.data.regular_file import printable
 from convrun.display.plan_text import plan_text
 from convrun.errors import ConvrunError, RecipeError
 from convrun.plan import Machine, make_plan
@@ -65,10 +66,10 @@ def validated(
         plan = make_plan(recipe, Machine(processes=processes))
         text, found = [plan_text(recipe, plan)], {"recipe": source, "valid": True, "plan": plan.as_dict()}
         if registry.searched:
-            text.append(f"{'plugins':<12} {', '.join(registry.searched)}")
+            text.append(f"{'plugins':<12} {printable(', '.join(registry.searched))}")
             found["plugins"] = registry.searched
         elif not plugins:
-            listed = f", though the recipe lists {', '.join(recipe.plugins)}" if recipe.plugins else ""
+            listed = f", though the recipe lists {printable(', '.join(recipe.plugins))}" if recipe.plugins else ""
             text.append(f"{'plugins':<12} none runs (--no-plugins){listed}")
             found["plugins"] = []
         for name in recipe.plugins:

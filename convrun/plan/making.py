@@ -43,19 +43,8 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
     problems.raise_all()
     assert facts is not None
     head_size = recipe.model.values["num_classes"] or facts.num_classes
-    if head_size < facts.num_classes:
-        message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
-        problems.add(("model", "num_classes"), message, "leave it out")
-    if recipe.evaluation is not None and facts.val_images == 0:
-        message = "is on, but the data have no validation images"
-        problems.add(("evaluation",), message, "write evaluation: null")
     steps = steps_per_epoch(facts.train_images, training.batch_size)
-    if steps == 0:
-        problems.add(
-            ("training", "batch_size"),
-            f"a batch of {training.batch_size} is larger than the {facts.train_images} training images",
-            f"batch_size can be at most {facts.train_images}",
-        )
+    _check_counts(recipe, facts, head_size, steps, problems)
     problems.raise_all()
     written = micro_batch or training.micro_batch
     micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
@@ -145,6 +134,22 @@ def precision(written: str, machine: Machine) -> Literal["float32", "bf16", "fp1
     if machine.device is None:
         return None
     return "bf16" if machine.device == "cuda" and machine.has_bf16 else "float32"
+
+
+def _check_counts(recipe: Recipe, facts: DataFacts, head_size: int, steps: int, problems: _Problems) -> None:
+    """The numbers of classes and images must suffice for what the recipe wants of them."""
+    if head_size < facts.num_classes:
+        message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
+        problems.add(("model", "num_classes"), message, "leave it out")
+    if recipe.evaluation is not None and facts.val_images == 0:
+        message = "is on, but the data have no validation images"
+        problems.add(("evaluation",), message, "write evaluation: null")
+    if steps == 0:
+        problems.add(
+            ("training", "batch_size"),
+            f"a batch of {recipe.training.batch_size} is larger than the {facts.train_images} training images",
+            f"batch_size can be at most {facts.train_images}",
+        )
 
 
 def _check_lr(plan: Plan, problems: _Problems) -> None:

@@ -14,7 +14,9 @@ with (bf16 and fp16: 2, float32: 4), U parameters in the largest unit that fsdp 
 |             | weights, none in float32          | gradient, and that in float32 to be summed                        |
 | activations | micro-batch × those of an image   | the same                                                          |
 
-Libraries need some memory as well: the CUDA context, cuDNN's work space, fragments.
+A step needs a little less, for gradients come as activations go: on the CPU the peak of all tensors together was 0.87
+to 0.99 of the sum (ddp on one process; ConvNeXt atto, tiny and isotropic small; float32 and bf16; each with and without
+activation checkpointing). Libraries need memory beside: the CUDA context, cuDNN's work space, fragments.
 """
 
 from __future__ import annotations

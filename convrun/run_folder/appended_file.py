@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convrun.errors import RunFolderError
+from convrun.run_folder.writing import write_whole
 
 
 class AppendedFile:
@@ -113,11 +114,10 @@ class AppendedFile:
             self._size, self._waiting = size, b""
 
     def _replace(self) -> None:
-        from convrun.run_folder.writing import write_whole
-
         write_whole(self.path, self._waiting)
-        os.close(self._descriptor)
+        replaced = self._descriptor
         self._open()
+        os.close(replaced)  # last: an attempt that failed to open the new file begins anew with one that is open
         self._waiting, self._replaces = b"", False
 
     def _fatal(self, error: OSError) -> RunFolderError:

@@ -74,10 +74,18 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the working folder, with `+` if files differ from it."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
+    """The commit of the working folder, with `+` if files differ from it, `?` if git cannot tell within 10 seconds."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
         return None
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+    changes = _git("status", "--porcelain")
+    return commit + ("?" if changes is None else "+" if changes else "")
+
+
+def _git(*words: str) -> str | None:
+    """What git says; None if it fails. It writes nothing, and runs neither hooks nor the repository's monitor."""
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: file names that are no UTF-8
+        return None

@@ -24,7 +24,7 @@ OURS = "events.out.tfevents.*.convrun"
 
 
 def open_events(folder: Path, last_step: int, evaluated_step: float, say: Callable[[str], None]) -> AppendedFile:
-    """A new event file of a run that goes on after a step; records of later steps, and torn ones, are dropped.
+    """A new event file of a run that goes on after a step; records of later steps, torn and damaged ones are dropped.
 
     Raises:
         OSError, RunFolderError: a file cannot be read or written.
@@ -63,12 +63,15 @@ def _head(purge_step: int) -> bytes:
 
 
 def _framed(event: Any) -> bytes:
+    data: bytes = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return b"".join([length, _check_sum(length), data, _check_sum(data)])
+
+
+def _check_sum(data: bytes) -> bytes:
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-    data = event.SerializeToString()
-    length = struct.pack("<Q", len(data))
-    sums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-    return b"".join([length, sums[0], data, sums[1]])
+    return struct.pack("<I", masked_crc32c(data))
 
 
 def _take_over(folder: Path, last_step: int, evaluated_step: float) -> None:
@@ -100,11 +103,14 @@ def _kept(paths: list[Path], last_step: int, evaluated_step: float) -> Iterator[
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(the record with its frame, its data) of every whole record."""
+    """(the record with its frame, its data) of every record whose check sums are right.
+
+    TensorBoard reads no further than the first wrong one. Behind a wrong length nobody knows where the next begins.
+    """
     place = 0
-    while place + 12 <= len(content):
-        end = place + 16 + struct.unpack_from("<Q", content, place)[0]
-        if end > len(content):
-            return
-        yield content[place:end], content[place + 12 : end - 4]
+    while content[place + 8 : place + 12] == _check_sum(length := content[place : place + 8]):
+        end = place + 16 + struct.unpack("<Q", length)[0]
+        data = content[place + 12 : end - 4]
+        if content[end - 4 : end] == _check_sum(data):
+            yield content[place:end], data
         place = end

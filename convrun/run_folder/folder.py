@@ -70,6 +70,7 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be made or written, holds something else, or another process writes to it.
         """
+        self._refuse_odd_bytes()
         try:
             with explained(f"the run folder {self.path}", "choose another with --output"):
                 self._make(self.path)
@@ -104,6 +105,14 @@ class RunFolder:
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         self._made += reversed(missing)
+
+    def _refuse_odd_bytes(self) -> None:
+        """Below such a path torch writes checkpoints, but cannot open them again."""
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            shown = str(self.path).encode(errors="backslashreplace").decode()
+            raise RunFolderError(f"the path {shown} is not UTF-8; choose another with --output") from None
 
     def _refuse_foreign(self) -> None:
         names = sorted(path.name for path in self.path.iterdir())
@@ -140,18 +149,19 @@ class RunFolder:
         """Writes one file, whole or not at all."""
         self.check_held()
         with explained(f"{self.path / name}", "free space on that disk or choose another with --output"):
-            write_whole(self.path / name, text.encode())
+            write_whole(self.path / name, text.encode(errors="backslashreplace"))  # names of files may be any bytes
 
     def write_json(self, name: str, data: Any) -> None:
         """Writes one JSON file, whole or not at all; secrets of the environment as the names of their variables."""
         self.write(name, json.dumps(masked(data), indent=2, ensure_ascii=False) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """The content of a JSON file; None if there is none or it cannot be read."""
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The map in a JSON file; None if there is none, or it is damaged."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
+        return content if isinstance(content, dict) else None
 
     def set_status(self, state: State, step: int, total_steps: int, error: str = "") -> None:
         """Writes status.json. Once it says how the run ended, a checkpoint that is finished late changes nothing."""

@@ -29,7 +29,7 @@ def after_divergence(error: Diverged, plan: Plan, folder: Path, record: str) -> 
     cures.append(("training.clip_grad_norm", "1" if clip is None else f"{clip / 2:g}", how))
     if plan.nonfinite == "stop":
         cures.append(("training.nonfinite", "skip", "without such steps"))
-    lines = [f"{error}{'; ' * bool(record)}{record}", _where_from(folder, steps)]
+    lines = [f"{error}; {record}" if record else str(error), _where_from(folder, steps)]
     lines += [f"  {how + ':':<29}{_command(folder, key, value, bool(steps))}" for key, value, how in cures]
     if len(steps) > 1:  # its numbers are finite, and may still be those of a run that is lost
         newest, earlier = (checkpoints.path_of(folder, step).name for step in (steps[-1], steps[-2]))

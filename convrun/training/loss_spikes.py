@@ -14,10 +14,11 @@ LEAST_RISE = 0.25  # of the mean
 class LossSpikes:
     """Mean and variance of the steps' losses, as exponential averages; they tell which loss stands out.
 
-    A spike lies 7 standard deviations above the mean, as in the spike score of OLMo 2 (arXiv:2501.00656), and by a
-    quarter of the mean: in a run so steady that seven deviations are next to nothing, that is no news. The averages
-    reach back about 100 steps instead of OLMo's 1,000, since an image classifier's loss falls fast at first; while it
-    falls it lies below its average, and marks nothing. The first 100 steps are never marked.
+    A spike lies 7 standard deviations above the mean, and by a quarter of it: in a run so steady that seven deviations
+    are next to nothing, that is no news. The 7 are those of OLMo 2's spike score (arXiv:2501.00656, section 3.2), which
+    counts values that far from the average of the last 1,000, on either side. Here the averages reach back about 100
+    steps, since an image classifier's loss falls fast at first; while it falls it lies below its average, and marks
+    nothing. The first 100 steps are never marked.
 
     Attributes:
         mean: of the losses.

@@ -31,7 +31,11 @@ class Outcome:
 
 def state_of(failure: Failure) -> State:
     """The state of a run that ended so in another process."""
-    states: dict[int, State] = {Diverged.exit_code: "diverged", Interrupted.exit_code: "interrupted"}
+    states: dict[int, State] = {
+        Diverged.exit_code: "diverged",
+        Interrupted.exit_code: "interrupted",
+        Preempted.exit_code: "preempted",
+    }
     return states.get(failure.exit_code, "failed")
 
 

@@ -133,3 +133,12 @@ def test_a_log_on_a_full_disk_ends_no_run(tmp_path):
 )
 def test_durations_are_short(seconds, text):
     assert clock(seconds) == text
+
+
+def test_a_closed_standard_output_ends_no_run(monkeypatch, tmp_path):
+    """Python has None there after `>&-`, as services are started."""
+    monkeypatch.setattr("sys.stdout", None)
+    screen = Screen()
+    screen.log_to(tmp_path / "train.log")
+    play(screen)
+    assert (tmp_path / "train.log").read_text().startswith("begins\n")

@@ -164,3 +164,23 @@ def test_on_a_real_file_system_that_is_full(tmp_path):
         assert (tmp_path / "list").read_bytes() == b"".join(lines)
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_replacement_that_cannot_be_opened_is_tried_again(file, monkeypatch):
+    """Too many open files, for a while."""
+    file.append(b"old\n")
+    opened = os.open
+    with monkeypatch.context() as patch:
+
+        def fails(path, *rest):
+            if path == file.path:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return opened(path, *rest)
+
+        patch.setattr("os.open", fails)
+        file.replace(b"new\n")
+        file.append(b"1\n")
+    file.append(b"2\n")
+    file.close()
+    assert file.path.read_bytes() == b"new\n1\n2\n"
+    assert file.said[-1].endswith("is written again, nothing is missing")

@@ -1,4 +1,6 @@
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,43 @@ def test_the_run_shows_it(train, tmp_path):
     train()
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("other versions than at the start before: timm 0.0.1 → ") == 1
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of git's, with one commit, as the working folder; calls git in it."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+        return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    Path("code.py").write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    return git
+
+
+def test_the_commit_is_noted_and_whether_files_differ(folder, repository):
+    add_start(folder, "CPU", [], 0)
+    Path("code.py").write_text("a = 2\n")
+    add_start(folder, "CPU", [], 0)
+    commit = repository("rev-parse", "HEAD")
+    assert [start["git_commit"] for start in starts(folder)] == [commit, commit + "+"]
+
+
+def test_the_commit_is_noted_though_git_cannot_say_whether_files_differ(folder, repository):
+    Path(".git/index").write_bytes(b"damaged")
+    add_start(folder, "CPU", [], 0)
+    assert starts(folder)[0]["git_commit"] == repository("rev-parse", "HEAD") + "?"
+
+
+def test_outside_of_a_repository_there_is_no_commit(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    add_start(folder, "CPU", [], 0)
+    assert starts(folder)[0]["git_commit"] is None

@@ -129,3 +129,38 @@ def test_garbage_in_an_event_file_of_ours_ends_no_start(content, tmp_path):
     run.log(train_row(4))
     run.close()
     assert [step for step, _ in shown(tmp_path)["train/loss"]] == [4]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_record_is_dropped_and_all_others_are_shown(seed, tmp_path):
+    """TensorBoard would show nothing of what follows it."""
+    run = logger(tmp_path)
+    for step in range(1, 11):
+        run.log(train_row(step))
+    run.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content = bytearray(path.read_bytes())
+    size = len(run._record(train_row(1)))
+    place = len(content) - 10 * size + seed * size // 2 + 12 + seed  # within the data of record seed // 2, from 0
+    content[place] ^= 1 << seed % 8
+    path.write_bytes(content)
+    run = logger(tmp_path, 10, 10)
+    run.log(train_row(11))
+    run.close()
+    assert [step for step, _ in shown(tmp_path)["train/loss"]] == [s for s in range(1, 12) if s != seed // 2 + 1]
+
+
+@pytest.mark.parametrize("byte", range(12))
+def test_behind_a_damaged_length_nothing_is_believed(byte, tmp_path):
+    run = logger(tmp_path)
+    for step in (1, 2, 3):
+        run.log(train_row(step))
+    run.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) - 2 * len(run._record(train_row(1))) + byte] ^= 4
+    path.write_bytes(content)
+    run = logger(tmp_path, 3, 3)
+    run.log(train_row(4))
+    run.close()
+    assert [step for step, _ in shown(tmp_path)["train/loss"]] == [1, 4]

@@ -335,3 +335,33 @@ def test_drafts_of_a_killed_process_are_removed_wherever_they_lie(tmp_path):
         draft.write_text("half")
     with folder.opened():
         assert not any(draft.exists() for draft in drafts)
+
+
+def test_names_of_files_may_be_any_bytes(folder):
+    """Linux hands them to Python as lone surrogates, which UTF-8 has no bytes for."""
+    with folder.opened():
+        folder.write_json("environment.json", {"folder": os.fsdecode(b"/data/caf\xe9"), "name": "é"})
+        begin(folder)
+    assert '"folder": "/data/caf\\udce9"' in (folder.path / "environment.json").read_text(encoding="utf-8")
+    assert folder.read_json("environment.json") == {"folder": os.fsdecode(b"/data/caf\xe9"), "name": "é"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "3", "null", "[" * 100_000, "\0", '{"a": 1} x'])
+def test_a_damaged_json_file_counts_as_none(content, folder):
+    folder.path.mkdir(parents=True)
+    (folder.path / "status.json").write_text(content)
+    assert folder.read_json("status.json") is None
+
+
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000])
+def test_a_finished_run_with_a_damaged_status_is_finished_again(content, train, tmp_path):
+    train()
+    (tmp_path / "run" / "status.json").write_text(content)
+    train()
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_path_that_torch_could_not_read_a_checkpoint_from_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match=r"the path .*/caf\\udce9 is not UTF-8; choose another with --output"):
+        RunFolder(tmp_path / os.fsdecode(b"caf\xe9")).opened().__enter__()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,23 @@
+import pytest
+
+from convrun.distributed.failure import Failure
+from convrun.errors import DataError, Diverged, Interrupted, Preempted
+from convrun.training.outcome import state_after, state_of
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (Diverged("x"), "diverged"),
+        (Interrupted("x"), "interrupted"),
+        (KeyboardInterrupt(), "interrupted"),
+        (Preempted("x"), "preempted"),
+        (DataError("x"), "failed"),
+        (ZeroDivisionError("x"), "failed"),
+    ],
+)
+def test_an_end_has_the_same_state_whichever_process_it_came_from(error, state):
+    from convrun.distributed.world import World
+
+    assert state_after(error) == state
+    assert state_of(Failure.of(error, World())) == state
