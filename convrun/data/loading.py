@@ -190,8 +190,11 @@ class Loader(Generic[T]):
             killer.cancel()
 
     def _abandon(self) -> None:
-        """Ends workers of which one hangs: at once, and whether or not the kernel lets go of them."""
+        """Ends the workers, one of which may hang: at once, and whether or not the kernel lets go of them."""
         workers, iterator = self._workers(), self._iterator
+        if not workers:
+            self.close()
+            return
         _kill(workers)
         end = time.monotonic() + GRACE_SECONDS
         for worker in workers:
@@ -226,6 +229,9 @@ _open_loaders: weakref.WeakSet[Loader[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_open_loaders() -> None:
-    """Python waits for child processes when it ends: a loader nobody closed would keep it waiting for ever."""
+    """Python waits for child processes when it ends: a loader nobody closed would keep it waiting for ever.
+
+    They get no time to end by themselves: from Python 3.12 on, no thread that counts it can be started by now.
+    """
     for loader in list(_open_loaders):
-        loader.close()
+        loader._abandon()
