@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ import typer
 from convrun.cli_launching import app as launching_app
 from convrun.cli_launching import print_runs
 from convrun.cli_options import AsFormat, NoPlugins, RecipeAndOverrides
+from convrun.display.json_text import json_text
 from convrun.errors import UsageError
 
 app = typer.Typer(
@@ -60,31 +60,37 @@ def run(
     no_plugins: NoPlugins = False,
 ) -> None:
     """Train a recipe; started again on its run folder, it goes on exactly where it stopped."""
-    from convrun.recipe import load_recipe, one_recipe
+    from convrun.training.signals import StopRequest, let_through
 
-    source, overrides = one_recipe(arguments or [])
-    if os.path.isdir(source):  # noqa: PTH112 - takes any text
-        if output is not None and output.resolve() != Path(source).resolve():
-            raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
-        output = Path(source)
-    recipe = load_recipe(source, overrides, plugins=not no_plugins)
-    from convrun.display.outcome_text import outcome_text
-    from convrun.distributed.group import Group
-    from convrun.distributed.processes import checked_devices, in_each_process
-    from convrun.plan import Machine, make_plan
-    from convrun.training.signals import StopRequest
+    with StopRequest() as stop:
+        from convrun.distributed.world import world_of
 
-    count = checked_devices(devices)
+        if world_of(os.environ).size == 1:
+            let_through()  # several hear signals once they can agree on who tells the user (convrun.distributed.member)
+        from convrun.recipe import load_recipe, one_recipe
 
-    def job(group: Group) -> None:
-        from convrun.training.run import run as train
+        source, overrides = one_recipe(arguments or [])
+        if os.path.isdir(source):  # noqa: PTH112 - takes any text
+            if output is not None and output.resolve() != Path(source).resolve():
+                raise UsageError(f"{source} is a run folder, and --output names another; drop one of them")
+            output = Path(source)
+        recipe = load_recipe(source, overrides, plugins=not no_plugins)
+        from convrun.display.outcome_text import outcome_text
+        from convrun.distributed.group import Group
+        from convrun.distributed.processes import checked_devices, in_each_process
+        from convrun.plan import Machine, make_plan
 
-        changes = allow_change or []
-        outcome = train(recipe, output, resume=resume, device=device, allow_changes=changes, stop=stop, group=group)
-        if group.is_first:
-            typer.echo(outcome_text(recipe, outcome))
+        count = checked_devices(devices)
 
-    with StopRequest() as stop:  # before PyTorch is imported, which takes seconds
+        def job(group: Group) -> None:
+            from convrun.training.run import run as train
+
+            stop.check()
+            changes = allow_change or []
+            outcome = train(recipe, output, resume=resume, device=device, allow_changes=changes, stop=stop, group=group)
+            if group.is_first:
+                typer.echo(outcome_text(recipe, outcome))
+
         is_new = output is None or not (output / "plan.json").exists()
         # A run that goes on has a micro-batch already.
         check = (lambda processes: make_plan(recipe, Machine(processes))) if is_new else None
@@ -139,7 +145,7 @@ def list_(
 
     rows, notes = listed(what, pattern, kind, plugins=not no_plugins)
     if as_format == "json":
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(json_text(rows))
         return
     from convrun.display.component_text import table
 
@@ -159,7 +165,7 @@ def describe(
     from convrun.display.lists import described
 
     text, data = described(name, plugins=not no_plugins)
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_format == "json" else text)
+    typer.echo(json_text(data) if as_format == "json" else text)
 
 
 @app.command(epilog="Examples: convrun show convnext_tiny_in1k --origin  |  convrun show recipe.yaml > resolved.yaml")
@@ -176,7 +182,7 @@ def show(
     source, overrides = one_recipe(arguments or [])
     recipe = load_recipe(source, overrides, plugins=not no_plugins)
     if as_format == "json":
-        typer.echo(json.dumps(recipe.resolved(), indent=2, ensure_ascii=False))
+        typer.echo(json_text(recipe.resolved()))
     else:
         typer.echo(origins_text(recipe) if origin else recipe_yaml(recipe).rstrip())
 
@@ -234,4 +240,4 @@ def schema(no_plugins: NoPlugins = False) -> None:
 
     if not no_plugins:
         load_plugins(folder=Path("plugins"))
-    typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json_text(recipe_schema()))

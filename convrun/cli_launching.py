@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from convrun.cli_options import AsFormat, Format, NoPlugins
+from convrun.display.json_text import json_text
 from convrun.errors import UsageError
 
 app = typer.Typer()
@@ -105,7 +105,7 @@ def status(
     from convrun.launching.run_state import state_of
 
     found = state_of(run_named(run))
-    typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if as_format == "json" else run_text(found))
+    typer.echo(json_text(found.as_dict()) if as_format == "json" else run_text(found))
 
 
 @app.command(epilog="Examples: convrun logs RUN --follow  |  convrun logs RUN --rank 3")
@@ -140,7 +140,7 @@ def print_runs(pattern: str, as_format: Format) -> None:
 
     runs = states_of(runs_matching(pattern))
     if as_format == "json":
-        typer.echo(json.dumps([run.as_dict() for run in runs], indent=2, ensure_ascii=False))
+        typer.echo(json_text([run.as_dict() for run in runs]))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     nothing = f"no run matches {pattern!r}" if pattern != "*" else "there are no runs below runs/"

@@ -7,22 +7,29 @@ every other; both call the same function.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from typing import NoReturn
 
 from convrun.errors import ConvrunError, RecipeError
 from convrun.secret_values import masked
+from convrun.standard_output import OutputError, discard_output, prepare_output
 
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = "--debug" in sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no × still shows the rest
+    if arguments[:1] != ["run"]:
+        _to_its_end(arguments, debug)
+        return
+    from convrun.training.signals import held_back
+
+    with held_back():  # before anything is imported that takes long
+        _to_its_end(arguments, debug)
+
+
+def _to_its_end(arguments: list[str], debug: bool) -> None:
+    prepare_output()
     try:
         try:
             _answer(arguments)
@@ -34,10 +41,12 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`| head`); Python would complain once more when it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader of a pipe has gone (`| head`)
+        discard_output()
         sys.exit(1)
+    except OutputError as error:
+        discard_output()
+        _end(ConvrunError(f"the output cannot be written: {error.strerror}"), debug)
 
 
 def _answer(arguments: list[str]) -> None:

@@ -15,6 +15,7 @@ from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.recipe.problems import nearest
 from convrun.run_folder import RunFolder
+from convrun.run_folder.environment import allowed_before
 
 # These change neither weights nor metrics.
 FREE = (
@@ -33,7 +34,7 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
     """The changes since the run began that were allowed by name.
 
     Raises:
-        RunFolderError: a key differs that is not allowed or never can be, or an allowed key does not differ.
+        RunFolderError: a key differs that is not allowed or never can be, or an allowed key never differed.
     """
     try:
         before = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
@@ -55,9 +56,11 @@ def check_unchanged(folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -
             f"go on with the old recipe ({go_on}), train in another folder (--output), or allow it: "
             + " ".join(f"--allow-change {key}" for key, _, _ in refused)
         )
-    unused = [key for key in allowed if not any(_is_among(change[0], [key]) for change in changes)]
+    # A command that is given once more, by hand or by a scheduler, allows what the run has taken over already.
+    changed = [change[0] for change in changes] + (allowed_before(folder) or [])
+    unused = [key for key in allowed if not any(_is_among(name, [key]) for name in changed)]
     if unused:
-        guess = nearest(unused[0], [change[0] for change in changes])
+        guess = nearest(unused[0], changed)
         raise RunFolderError(
             f"--allow-change {unused[0]}: nothing of that name has changed"
             + (f"; did you mean {guess}?" if guess else "")

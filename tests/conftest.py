@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import signal
 import sys
 import time
 
@@ -120,13 +121,13 @@ def saved():
 @pytest.fixture
 def forked(tmp_path):
     """Starts convrun in a fork; what it prints goes to `forked.output`."""
-    from tests.campaign.process import Forked, import_what_forks_need
+    from tests.campaign.process import Start, import_what_forks_need
 
     import_what_forks_need()
     output = tmp_path / "output.txt"
 
     def start(*arguments):
-        return Forked(arguments, output)
+        return Start(arguments, output)
 
     start.output = output
     return start
@@ -185,12 +186,18 @@ def fresh_registry(monkeypatch):
 def convrun(monkeypatch, capsys, fresh_registry):
     """Runs `convrun ARGUMENTS` in this process; gives (exit code, standard output, standard error)."""
     from convrun.entry import main
+    from convrun.training.signals import STOPPING
 
     def answer(*arguments):
         monkeypatch.setattr(sys, "argv", ["convrun", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
+        handlers = {number: signal.getsignal(number) for number in STOPPING}
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:  # `run` leaves signals ignored: its process is over
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return end.value.code or 0, *capsys.readouterr()
 
     return answer

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ from convrun import checkpoints
 from convrun.errors import CheckpointError, Preempted, RunFolderError
 from convrun.resume import check_same_data, check_unchanged, drop_what_changed
 from convrun.run_folder import RunFolder
+from convrun.run_folder.environment import add_start
 
 
 @pytest.fixture
@@ -125,6 +127,19 @@ def test_an_allowed_change_has_its_effect_and_is_on_record(stopped, train, saved
     assert train("optimizer.weight_decay=0.25", "optimizer.betas=[0.8, 0.9]").was_finished
 
 
+@pytest.mark.parametrize("allowed", [["optimizer.lr"], ["optimizer"], ["optimizer", "optimizer.lr"]])
+def test_a_command_that_allows_a_change_may_be_given_again(allowed, began, tiny):
+    """By a scheduler, say: the run has taken the change over by then."""
+    changed = tiny("optimizer.lr=1e-3")
+    add_start(began, "CPU", check_unchanged(began, changed, allowed), 6)
+    began.recipe.write_text(yaml.safe_dump(changed.resolved()))
+    assert check_unchanged(began, changed, allowed) == []
+    with pytest.raises(RunFolderError, match=r"--allow-change optimizer\.lt: nothing .*; did you mean optimizer\.lr\?"):
+        check_unchanged(began, changed, ["optimizer.lt"])
+    with pytest.raises(RunFolderError, match=r"--allow-change optimizer\.weight_decay: nothing of that name"):
+        check_unchanged(began, changed, [*allowed, "optimizer.weight_decay"])
+
+
 def test_a_finished_run_can_be_made_longer(train, rows, tmp_path):
     train("scheduler=constant")
     outcome = train("scheduler=constant", "training.epochs=3", allow_changes=["training.epochs"])
@@ -140,6 +155,42 @@ def test_a_finished_run_can_be_made_longer(train, rows, tmp_path):
         21,
         24,
     ]
+
+
+@pytest.mark.parametrize("state", ["finished", "failed"])
+def test_a_change_that_a_finished_run_has_no_steps_left_for_is_refused_and_changes_nothing(state, train, tmp_path):
+    run = tmp_path / "run"
+    train()
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"state": state}))  # failed: as if in the weights' export
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and not p.name.startswith(".lock")}
+    with pytest.raises(
+        RunFolderError,
+        match=r"has done its 16 steps: nothing is left to train with another optimizer\.weight_decay, and nothing was "
+        r"changed\. Make it longer .*training\.epochs=\.\.\. --allow-change training\.epochs.*init\.from=.*--output",
+    ):
+        train("optimizer.weight_decay=0.1", allow_changes=["optimizer.weight_decay"])
+    assert {p: p.read_bytes() for p in before} == before
+    keys = ("optimizer.weight_decay=0.1", "training.epochs=3", "scheduler=constant")
+    assert train(*keys, allow_changes=["optimizer", "training", "scheduler"]).step == 24
+
+
+def test_an_evaluation_that_a_finished_run_did_not_have_is_made(train, tmp_path, rows):
+    train("callbacks=[]", "evaluation=null")
+    assert train("callbacks=[]", allow_changes=["evaluation"]).top1 is not None
+    assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "eval"] == [16, 16]
+
+
+def test_the_best_result_of_an_earlier_start_stays_in_sight(stopped, train):
+    train("logging.to=[console, jsonl]")
+    line = next(line for line in (stopped / "train.log").read_text().splitlines() if "  step 9/16  loss" in line)
+    assert re.search(r"  best \d+\.\d\d % \(EMA\)$", line)  # of step 5; the next evaluation is that after step 10
+
+
+def test_a_run_can_be_ended_where_it_stands(stopped, train):
+    keys = ("training.epochs=null", "training.steps=6")
+    assert train(*keys, allow_changes=["training"]).step == 6
+    assert (stopped / "weights/last.safetensors").is_file()
 
 
 def test_a_run_that_early_stopping_ended_goes_on_when_that_is_changed(train):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -15,9 +14,9 @@ import torch
 
 from convrun.checkpoints.sealing import SealedFile, verify
 from convrun.checkpoints.tensors import bytes_of
-from convrun.display.plan_text import size_text
 from convrun.errors import RunFolderError
-from convrun.run_folder import sync_folder
+from convrun.run_folder import is_disk_full, sync_folder, system_error
+from convrun.sizes import size_text
 
 FORMAT = 1
 # What every checkpoint of this format holds; a trainer relies on it.
@@ -49,7 +48,8 @@ def save(
 ) -> Path:
     """Writes `step-<n>.pt` and points `latest` at it. The file is read back before it gets its name.
 
-    `before_it_counts` is called just before that, and may raise.
+    A folder that somebody deleted is made again, but not the one it lies in. `before_it_counts` is called just before
+    the file gets its name, and may raise.
 
     Raises:
         RunFolderError: it cannot be written; what was there before stays.
@@ -57,6 +57,7 @@ def save(
     path = path_of(folder, step)
     draft = folder / f".step-{step}.{os.getpid()}.draft"
     try:
+        folder.mkdir(exist_ok=True)
         draft.unlink(missing_ok=True)
         with SealedFile(draft) as file:
             torch.save({"format": FORMAT, **content}, file)
@@ -74,23 +75,14 @@ def save(
     return path
 
 
-def _system_error(error: BaseException) -> OSError | None:
-    """What the system said: torch's zip writer hides a full disk behind a RuntimeError of its own."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return cause
-
-
 def _reason(error: BaseException) -> str:
-    system = _system_error(error)
+    system = system_error(error)
     return (system and system.strerror) or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _missing(error: BaseException, folder: Path, needed: int) -> str:
     """` (it needs 1.2 GiB, 0.4 GiB are missing)`, where the disk is full."""
-    system = _system_error(error)
-    if system is None or system.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_disk_full(error):
         return ""
     try:
         missing = needed - shutil.disk_usage(folder).free

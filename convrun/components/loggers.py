@@ -38,6 +38,8 @@ class RunInfo:
         start_step: optimizer steps already done when this process started; 0 for a new run.
         evaluated_step: the last step whose evaluation is done. A run that was stopped in the midst of one starts with
             it, so rows of evaluations after this step are dropped as well.
+        report: the weights whose top-1 counts, `model` or `ema`.
+        best_top1: their best top-1 so far, in percent; None if they have not been evaluated.
         screen: where a logger may show lines to the user.
     """
 
@@ -48,6 +50,8 @@ class RunInfo:
     steps_per_epoch: int
     start_step: int
     evaluated_step: float = math.inf
+    report: str = "model"
+    best_top1: float | None = None
     screen: Screen = field(default_factory=Screen)
 
 
@@ -73,7 +77,9 @@ class Console:
 
     def __init__(self, run: RunInfo) -> None:
         self._screen = run.screen
-        self._screen.start_progress(run.total_steps, run.steps_per_epoch, run.start_step)
+        self._screen.start_progress(
+            run.total_steps, run.steps_per_epoch, run.start_step, report=run.report, best_top1=run.best_top1
+        )
 
     def log(self, row: Row) -> None:
         """Shows the row."""

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from convrun.display.memory_text import memory_lines
-from convrun.display.plan_text import size_text
 from convrun.plan import Plan
+from convrun.sizes import size_text
 
 
 def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[str, Any]]:

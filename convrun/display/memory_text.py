@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from convrun.display.plan_text import size_text
 from convrun.plan import Plan
 from convrun.plan.memory import Memory, ModelSize, memory
+from convrun.sizes import size_text
 
 if TYPE_CHECKING:
     from torch import nn

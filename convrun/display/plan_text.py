@@ -6,6 +6,7 @@ from convrun.data.regular_file import printable
 from convrun.durations import duration_text
 from convrun.plan import Plan, checkpoint_bytes, kept_checkpoints, warnings
 from convrun.recipe import Recipe
+from convrun.sizes import size_text
 
 
 def plan_text(recipe: Recipe, plan: Plan) -> str:
@@ -168,12 +169,3 @@ def _expected(recipe: Recipe) -> str:
     parts = [f"{name} {value:g} %" for name, value in (("top-1", expect.top1), ("top-5", expect.top5)) if value]
     text = ", ".join(parts) + f" ({expect.weights})" if parts else ""
     return "; ".join(part for part in (text, expect.source, expect.needs) if part)
-
-
-def size_text(size: float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

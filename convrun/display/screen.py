@@ -62,9 +62,17 @@ class Screen:
         if self._log is not None:
             self._log.flush()
 
-    def start_progress(self, total_steps: int, steps_per_epoch: int, start_step: int) -> None:
-        """Shows the run's progress from now on."""
-        self._progress = RunProgress(total_steps, steps_per_epoch, start_step, self._stream)
+    def start_progress(
+        self,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int,
+        *,
+        report: str = "model",
+        best_top1: float | None = None,
+    ) -> None:
+        """Shows the run's progress from now on; `best_top1` is that of the weights to report, at earlier starts."""
+        self._progress = RunProgress(total_steps, steps_per_epoch, start_step, self._stream, report, best_top1)
 
     def advance(self, step: int) -> None:
         """An optimizer step is done."""
@@ -131,11 +139,19 @@ class _Outlived:
 class RunProgress:
     """Numbers of a run under way, as a live display (on a terminal) and as text."""
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, start_step: int, stream: TextIO) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int,
+        stream: TextIO,
+        report: str,
+        best_top1: float | None,
+    ) -> None:
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.step = start_step
         self.row: dict[str, Any] = {}
-        self.best: dict[str, float] = {}
+        self.report, self.best_top1 = report, best_top1
         self._since, self._steps_since = time.perf_counter(), 0
         self._live: Progress | None = _live_display(stream) if stream.isatty() else None
         if self._live is not None:
@@ -166,7 +182,8 @@ class RunProgress:
     def take(self, row: Mapping[str, Any]) -> str:
         """Notes a row; returns it as a line."""
         if row["kind"] == "eval":
-            self.best[row["weights"]] = max(row["top1"], self.best.get(row["weights"], 0.0))
+            if row["weights"] == self.report:
+                self.best_top1 = max(row["top1"], self.best_top1 or 0.0)
             # Steps are timed without the evaluations between them.
             self._since, self._steps_since = time.perf_counter(), 0
             return (
@@ -208,7 +225,9 @@ class RunProgress:
         return parts
 
     def _results(self) -> list[str]:
-        return [f"best {self.best[w]:.2f} %{' (EMA)' if w == 'ema' else ''}" for w in list(self.best)[-1:]]
+        if self.best_top1 is None:
+            return []
+        return [f"best {self.best_top1:.2f} %{' (EMA)' if self.report == 'ema' else ''}"]
 
     def close(self) -> None:
         """Takes the display down."""

@@ -40,9 +40,9 @@ def validate_and_print(
     also = {name for name, wanted in (("build", build), ("groups", groups), ("data", data)) if wanted}
     reports = [validated(s, overrides, processes, also, plugins=plugins) for s in sources]
     if as_json:
-        import json
+        from convrun.display.json_text import json_text
 
-        print(json.dumps(masked([report.data for report in reports]), indent=2, ensure_ascii=False))
+        print(json_text(masked([report.data for report in reports])))
     else:
         for report in reports:
             print(masked(report.text), file=sys.stderr if report.exit_code else sys.stdout)

@@ -34,13 +34,18 @@ class FolderBoard:
         self._file = folder / "failure.json"
 
     def claim(self, failure: Failure) -> bool:
-        """Leaves word: a link is made whole or not at all, and not over another."""
+        """Leaves word: a link is made whole or not at all, and not over another.
+
+        On a full disk, or after somebody has cleared up among temporary files, nothing is left.
+        """
         draft = self._file.with_name(f"failure-{os.getpid()}.draft")
-        draft.write_text(failure.as_json(), encoding="utf-8")
         try:
+            draft.write_text(failure.as_json(), encoding="utf-8")
             os.link(draft, self._file)
         except FileExistsError:
             return False
+        except OSError:
+            return True
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
@@ -50,7 +55,7 @@ class FolderBoard:
         """The first failure, if there is one."""
         try:
             return Failure.from_json(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except OSError:
             return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +17,9 @@ from types import FrameType
 
 from convrun.distributed.boards import FolderBoard
 from convrun.distributed.failure import Failure
-from convrun.distributed.world import BOARD_VARIABLE
-from convrun.errors import Interrupted, Preempted
+from convrun.distributed.rank_log import latest_log
+from convrun.distributed.world import BOARD_VARIABLE, PARENT_VARIABLE
+from convrun.errors import ConvrunError, Interrupted
 from convrun.training.signals import STOPPING
 
 # Exit codes of a run that all processes ended together; rank 0 has said why.
@@ -27,6 +29,9 @@ POLL_SECONDS = 0.05
 GRACE_SECONDS = 8.0
 # Those that end together do so one after the other, rank 0 last.
 PARTING_SECONDS = 30.0
+# After a second Ctrl-C: enough for rank 0 to note in the run folder that it was interrupted. And after the end of rank
+# 0, which is the last where all have begun: others may import still.
+AT_ONCE_SECONDS = 2.0
 LAST_LINES = 20
 
 
@@ -48,21 +53,23 @@ class Children:
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self.count, self.debug, self.grace_seconds = count, debug, grace_seconds
-        self.command = list(command or [sys.executable, "-m", "convrun", *sys.argv[1:]])
+        self.command = list(command or [sys.executable, *path_options(), "-m", "convrun", *sys.argv[1:]])
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.stop_signal: signal.Signals | None = None
-        self._is_killing = False
+        self._is_interrupted = False
+        self._failure: Failure | None = None
+        self._deadline = float("inf")  # when those that are still there are killed
 
     def run(self) -> None:
         """Starts them and waits for their end.
 
         Raises:
-            RunFailed: one failed; the others are gone by then.
-            Preempted, Interrupted: a signal came before they could save anything.
+            RunFailed: one failed, or a signal came before training; the others are gone by then.
+            Interrupted: a second Ctrl-C came, and rank 0 could say nothing of it.
             SystemExit: they ended together, and rank 0 has said why.
+            ConvrunError: they cannot be started.
         """
-        with tempfile.TemporaryDirectory(prefix="convrun-") as folder, self._passing_signals_on():
-            self.board, self.folder = FolderBoard(Path(folder)), Path(folder)
+        with self._passing_signals_on(), _temporary_folder() as self.folder:
+            self.board = FolderBoard(self.folder)
             try:
                 self._start()
                 self._wait()
@@ -72,86 +79,94 @@ class Children:
 
     def _start(self) -> None:
         shared = process_environment(self.count, free_port(), self.folder)
-        # Blocked until the child can deal with them: an early one must not end Python's start with a traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             for rank in range(self.count):
-                environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                with contextlib.ExitStack() as stack:
-                    # Until its run folder is known: then the log there.
-                    output = stack.enter_context(self._output_of(rank).open("wb")) if rank else None
-                    self.processes.append(
-                        subprocess.Popen(
-                            self.command,
-                            env=environment,
-                            stdout=output,
-                            stderr=output,
-                            stdin=subprocess.DEVNULL,
-                            process_group=0,  # a terminal's Ctrl-C comes here alone, and is passed on once
-                        )
-                    )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                self.processes.append(self._started(rank, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+        except OSError as error:
+            raise ConvrunError(
+                f"process {rank + 1} of {self.count} cannot be started: {error.strerror or error}; give fewer "
+                "--devices, or look at ulimit -u and the machine's memory"
+            ) from error
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+    def _started(self, rank: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with contextlib.ExitStack() as stack:
+            # Until its run folder is known: then the log there.
+            output = stack.enter_context(self._output_of(rank).open("wb")) if rank else None
+            return subprocess.Popen(
+                self.command,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # a terminal's Ctrl-C comes here alone, and is passed on once
+            )
 
     def _output_of(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.out"
 
     def _wait(self) -> None:
-        deadline, ended = float("inf"), set[int]()
-        while len(ended) < self.count and time.monotonic() < deadline and not self._is_killing:
+        ended = set[int]()
+        while len(ended) < self.count and time.monotonic() < self._deadline:
             for rank, process in enumerate(self.processes):
                 if rank not in ended and (status := process.poll()) is not None:
                     ended.add(rank)
-                    deadline = min(deadline, time.monotonic() + self._patience(rank, status))
+                    self._end_within(self._patience(rank, status))
             time.sleep(POLL_SECONDS)
+
+    def _end_within(self, seconds: float) -> None:
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
 
     def _patience(self, rank: int, status: int) -> float:
         """How long the others may go on after a process's end; for one that left no word, some is left here."""
         if status == 0:
             return float("inf")  # they come to the same end, or their watch finds that it has gone
-        if status in TOGETHER and self.board.read() is None:
-            return PARTING_SECONDS
-        if self.stop_signal is not None and status == -self.stop_signal:
-            return POLL_SECONDS  # it had not begun: there is nothing to save
-        if self.board.read() is None:
-            self.board.claim(Failure.of_exit(rank, socket.gethostname(), status, self._last_words(rank)))
-        return self.grace_seconds
+        self._failure = self._failure or self.board.read()
+        if self._failure is None and status in TOGETHER:
+            return AT_ONCE_SECONDS if rank == 0 else PARTING_SECONDS
+        if self._failure is None:
+            # Whom the kernel kills for memory, has said nothing of it.
+            words = "" if status == -signal.SIGKILL else self._last_words(rank)
+            self._failure = Failure.of_exit(rank, socket.gethostname(), status, words)
+            self.board.claim(self._failure)
+        return 0.0 if rank == 0 else self.grace_seconds  # the others write nothing
 
     def _last_words(self, rank: int) -> str:
         """The last lines a process printed, whether to its log or before it had one."""
-        for path in (self.folder / f"rank-{rank}.log", self._output_of(rank)):
+        for path in (latest_log(self.folder, rank), self._output_of(rank)):
             with contextlib.suppress(OSError):
                 if lines := path.read_text(errors="replace").splitlines()[-LAST_LINES:]:
                     return "\n".join(lines)
         return ""
 
     def _report(self) -> None:
-        if self.stop_signal == signal.SIGINT and self._is_killing:
-            raise Interrupted("stopped at once; the last checkpoint stands")
-        if failure := self.board.read():
+        if failure := self._failure or self.board.read():
             raise failure.error(self.debug)
-        codes = {process.returncode for process in self.processes} - {0}
-        if self.stop_signal is not None and codes - {*TOGETHER}:
-            message = "stopped before training began: there was nothing to save"
-            raise Interrupted(message) if self.stop_signal == signal.SIGINT else Preempted(message)
-        if codes:
-            raise SystemExit(max(codes))
+        codes = [process.returncode for process in self.processes]
+        if code := max(0, *codes):
+            raise SystemExit(code)
+        if min(codes) < 0:
+            raise Interrupted("stopped at once; the last checkpoint stands")
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._pass_on) for number in STOPPING}
+        # They wait until there is a process to pass them on to, and none inherits one that it cannot deal with yet: it
+        # would end Python's start with a traceback.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._pass_on) for number in heard}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         """To rank 0: all ranks then stop at the same step. A second Ctrl-C ends them at once."""
-        if number == signal.SIGINT and self.stop_signal == signal.SIGINT:
-            self._is_killing = True
-        if self.stop_signal != signal.SIGINT:
-            self.stop_signal = signal.Signals(number)
+        if number == signal.SIGINT and self._is_interrupted:
+            self._end_within(AT_ONCE_SECONDS)
+        self._is_interrupted |= number == signal.SIGINT
         if self.processes and self.processes[0].poll() is None:
             self.processes[0].send_signal(number)
 
@@ -162,6 +177,26 @@ class Children:
                     os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
             process.wait()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.mkdtemp(prefix="convrun-")
+    except OSError as error:
+        raise ConvrunError(f"no temporary folder can be made: {error}; free space, or set TMPDIR to another") from error
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def path_options() -> list[str]:
+    """Python's options by which a process imports from the same places as this one.
+
+    `python -m` imports from the working folder first, `convrun` does not: a `yaml.py` there is nobody's plugin.
+    """
+    return [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
 
 
 def process_environment(
@@ -175,6 +210,7 @@ def process_environment(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         BOARD_VARIABLE: str(board),
+        PARENT_VARIABLE: str(os.getpid()),
     }
     # Each would use all cores: they would wait for each other's threads.
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from convrun.distributed.interfaces import use_interface_of
 from convrun.distributed.world import World
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Group:
         from torch import distributed
         from torch._C._distributed_c10d import PrefixStore
 
+        use_interface_of(meeting.address)
         device = torch.device("cuda", torch.cuda.current_device()) if self.backend == "nccl" else None
         distributed.init_process_group(
             self.backend,

@@ -23,7 +23,7 @@ from convrun.distributed.watch import GRACE_SECONDS, Watch
 from convrun.distributed.world import World
 from convrun.errors import ConvrunError, Diverged, Interrupted, Preempted
 from convrun.training.device import device_identity, share_cores
-from convrun.training.signals import STOPPING, StopRequest
+from convrun.training.signals import STOPPING, StopRequest, let_through
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -70,7 +70,7 @@ class Member:
             SystemExit: the same in the other ranks.
         """
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # convrun.distributed.children blocks them
+            let_through()  # from here on one process can tell the user, and the others keep silent
             self.store = connect(self.world)
             device = self.choose_device()
             share_cores(self.world)
@@ -105,9 +105,10 @@ class Member:
         self._tell(failure, is_ours)
 
     def _tell(self, failure: Failure, is_ours: bool) -> None:
-        # The parent of convrun's own processes reads the board and tells the user.
-        if is_ours and self.world.launcher != "convrun":
-            self.terminal.say(f"error: {failure.text(self.debug)}")
+        # The parent of convrun's own processes reads the board and tells the user; unless a disk was full.
+        if is_ours and (self.world.board is None or FolderBoard(Path(self.world.board)).read() is None):
+            is_stop = failure.exit_code in (Preempted.exit_code, Interrupted.exit_code)
+            self.terminal.say(f"{'' if is_stop else 'error: '}{failure.text(self.debug)}")
 
     def _part(self, store: Store) -> None:
         """Ends after rank 0 has done all it has to: a launcher would end it when the first process has gone."""
@@ -133,14 +134,18 @@ class Member:
         for number in STOPPING:  # a launcher ends the others as soon as one has gone; the user is to know why first
             signal.signal(number, signal.SIG_IGN)
         failure, is_ours = self.cause or self._first_failure(error)
-        if self.terminal.is_replaced:  # the log of this rank holds its own error too
-            sys.stderr.write(Failure.of(error, self.world).traceback)
         self._tell(failure, is_ours)
-        with contextlib.suppress(DistError):
-            if self.store is not None and self.world.serves_store:
-                self._outlast(self.store, LAST_WORD_SECONDS)
-            elif self.store is not None:
-                self.store.add("gone", 1)
+        if self.terminal.is_replaced:  # the log of this rank holds its own error too
+            with contextlib.suppress(OSError):
+                sys.stderr.write(Failure.of(error, self.world).traceback)
+        if self.store is not None and self.world.board is None:
+            with contextlib.suppress(DistError):
+                if self.world.serves_store:
+                    self._outlast(self.store, LAST_WORD_SECONDS)
+                else:
+                    self.store.add("gone", 1)
+        if self.watch is not None:
+            self.watch.stop()
         # Nothing may keep it from its end now; the exit handlers, the loader workers' among them, get some seconds.
         faulthandler.dump_traceback_later(PARTING_SECONDS, exit=True, file=self._nowhere)
         raise SystemExit(failure.exit_code)
@@ -159,7 +164,8 @@ class Member:
         try:
             board = self._board(self.store)
             if board is None:
-                return failure, self.world.rank == 0 or self.world.speaks_for_its_node
+                speaks = self.world.speaks_for_its_node and not failure.is_everyones
+                return failure, self.world.rank == 0 or speaks
             if self.watch is not None and _is_of_a_collective(error):
                 failure = self._gone_without_a_word(board, self.watch) or failure
             is_ours = board.claim(failure)

@@ -37,6 +37,7 @@ def in_each_process(
     Raises:
         UsageError: `devices` is given, but a launcher has started the processes.
         ConvrunError: what ended the run, once, whichever process it was.
+        StopNow: a signal has come before any process was started.
     """
     world, debug = world_of(os.environ), "--debug" in sys.argv
     if world.launcher in ("torchrun", "slurm") and devices is not None:
@@ -46,6 +47,7 @@ def in_each_process(
     elif (count := devices or _visible_devices(device)) > 1:
         if check is not None:
             check(count)
+        stop.check()
         Children(count, debug=debug).run()
     else:
         job(Group(world))

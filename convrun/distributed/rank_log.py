@@ -46,4 +46,12 @@ def print_to_log(folder: Path, world: World) -> Path:
     for descriptor in (STANDARD_OUTPUT, STANDARD_ERROR):
         os.dup2(file, descriptor)
     os.close(file)
+    if world.board is not None:
+        with contextlib.suppress(OSError):  # the parent shows less then
+            latest_log(Path(world.board), world.rank).symlink_to(path)
     return path
+
+
+def latest_log(board: Path, rank: int) -> Path:
+    """Where the parent of a run's processes finds the log of one: a link."""
+    return board / f"rank-{rank}.log"

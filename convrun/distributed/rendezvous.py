@@ -12,6 +12,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed import DistError
 
 from convrun import __version__
+from convrun.distributed.interfaces import address_among, addresses_towards
 from convrun.distributed.world import World
 from convrun.errors import ConvrunError
 
@@ -28,11 +29,13 @@ class Meeting:
         world: this process's place.
         store: for keys that all see; serves one thread at a time.
         hosts: the node of each rank.
+        address: the IPv4 address under which other hosts find this one; empty if there are none.
     """
 
     world: World
     store: Store
     hosts: tuple[str, ...]
+    address: str = ""
 
 
 def meet(world: World, store: Store, device: str, identity: str = "", seconds: float | None = None) -> Meeting:
@@ -49,12 +52,14 @@ def meet(world: World, store: Store, device: str, identity: str = "", seconds: f
         ConvrunError: processes are missing (named), or they have other devices or another version of convrun than this
             one, or one has left word of a failure.
     """
-    mine = {"host": world.host, "device": device, "version": __version__, "identity": identity}
+    own, of_master = addresses_towards(world.master, world.port)
+    mine = {"host": world.host, "device": device, "version": __version__, "identity": identity, "master": of_master}
     store.set(f"here/{world.rank}", json.dumps(mine))
     _wait_for_all(world, store, MEETING_SECONDS if seconds is None else seconds)
     theirs = [json.loads(text) for text in store.multi_get([f"here/{rank}" for rank in range(world.size)])]
     _check_alike(world, mine, theirs)
-    return Meeting(world, store, tuple(other["host"] for other in theirs))
+    address = address_among(own, [other["master"] for other in theirs])
+    return Meeting(world, store, tuple(other["host"] for other in theirs), address)
 
 
 def connect(world: World, seconds: float = MEETING_SECONDS) -> Store:
@@ -84,18 +89,37 @@ def _server(world: World, seconds: float) -> TCPStore:
             f"({error.strerror}); give its address in MASTER_ADDR"
         ) from error
     timeout = datetime.timedelta(seconds=seconds)
+    if not world.serves_store:
+        _wait_until_it_listens(world, seconds)
     try:
         return TCPStore(world.master, world.port, None, world.serves_store, timeout, wait_for_workers=False)
     except DistError as error:
         reason = str(error).splitlines()[0]
-        if world.serves_store:
-            message = f"rank 0 cannot serve the meeting point at {place} ({reason}); give a free port in MASTER_PORT"
-        else:
-            message = (
-                f"rank 0 was not at {place} within {seconds:g} s ({reason}); look at its output, and whether "
-                f"{world.host} reaches that port"
-            )
-        raise ConvrunError(message) from error
+        if not world.serves_store:
+            raise _not_there(world, seconds, reason) from error
+        raise ConvrunError(
+            f"rank 0 cannot serve the meeting point at {place} ({reason}); give a free port in MASTER_PORT"
+        ) from error
+
+
+def _wait_until_it_listens(world: World, seconds: float) -> None:
+    """Returns once the port can be reached; unlike torch's own wait, a signal ends this one at once."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((world.master, world.port), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise _not_there(world, seconds, error.strerror or str(error)) from error
+        time.sleep(POLL_SECONDS)
+
+
+def _not_there(world: World, seconds: float, reason: str) -> ConvrunError:
+    return ConvrunError(
+        f"rank 0 was not at {world.master}, port {world.port}, within {seconds:g} s ({reason}); look at its output, "
+        f"and whether {world.host} reaches that port"
+    )
 
 
 def _wait_for_all(world: World, store: Store, seconds: float) -> None:

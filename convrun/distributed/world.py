@@ -12,7 +12,7 @@ from convrun.errors import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # Set by the process that starts the others on one machine (convrun.distributed.children).
-BOARD_VARIABLE = "CONVRUN_BOARD"
+BOARD_VARIABLE, PARENT_VARIABLE = "CONVRUN_BOARD", "CONVRUN_PARENT"
 
 Launcher = Literal["alone", "convrun", "torchrun", "slurm"]
 
@@ -33,6 +33,7 @@ class World:
         attempt: tells a restart from the start before, which may have met at the same address.
         is_store_given: the launcher serves the meeting point itself (torchrun); otherwise rank 0 does.
         board: the folder where processes started by convrun leave what went wrong.
+        parent: the process that started them; without it they are to end.
     """
 
     rank: int = 0
@@ -46,6 +47,7 @@ class World:
     attempt: str = "0"
     is_store_given: bool = False
     board: str | None = None
+    parent: int | None = None
 
     @property
     def nodes(self) -> int:
@@ -103,6 +105,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> World:
         attempt=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
         is_store_given=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         board=board,
+        parent=_number(environment, PARENT_VARIABLE) if board else None,
     )
     return _checked(world, "RANK, WORLD_SIZE and LOCAL_RANK")
 

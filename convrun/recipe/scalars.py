@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -21,7 +22,7 @@ def scalar(text: str) -> Any:
     if text in _SPECIAL:
         return _SPECIAL[text]
     if _INT.fullmatch(text):
-        return int(text) if len(text) < 25 else float(text)
+        return int(text) if len(text) < 25 else _finite_or_text(text)
     if _OTHER_BASE.fullmatch(text):
         return int(text, 0)
     if _FLOAT.fullmatch(text):
@@ -29,6 +30,12 @@ def scalar(text: str) -> Any:
     if _NOT_FINITE.fullmatch(text):
         return float(text.replace(".", "", 1))
     return text
+
+
+def _finite_or_text(digits: str) -> float | str:
+    """A longer integer as a float, or as text, which no number takes, if it is beyond the largest: not as infinity."""
+    value = float(digits)
+    return value if math.isfinite(value) else digits
 
 
 def is_unicode(text: str) -> bool:

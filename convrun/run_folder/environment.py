@@ -41,6 +41,16 @@ def add_start(folder: RunFolder, device: str, allowed_changes: list[tuple[str, A
     return version_changes(earlier[-1], start) if earlier and step else ""
 
 
+def allowed_before(folder: RunFolder) -> list[str] | None:
+    """The recipe keys whose change was allowed at the starts so far; None where nobody knows."""
+    content = folder.read_json("environment.json")
+    try:
+        keys = [change["key"] for start in content["starts"] for change in start["allowed_changes"]]  # type: ignore[index]
+    except (TypeError, KeyError):  # no file, or one that somebody damaged or edited
+        return None
+    return keys if all(isinstance(key, str) for key in keys) else None
+
+
 def version_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """`other versions than at the start before: torch 2.11.0 → 2.12.0; ...`; nothing if they are the same."""
     old, new = ({"python": start.get("python"), **_map(start.get("versions"))} for start in (before, now))

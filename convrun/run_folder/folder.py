@@ -18,6 +18,7 @@ from convrun.run_folder.claim import is_lock_file
 from convrun.run_folder.lock import RunLock
 from convrun.run_folder.writing import explained, write_whole
 from convrun.secret_values import masked
+from convrun.sizes import size_text
 
 State = Literal["running", "finished", "failed", "preempted", "interrupted", "diverged"]
 # The files of a run folder that come before recipe.yaml.
@@ -98,7 +99,13 @@ class RunFolder:
         """
         if self._lock is not None:
             with explained(f"the run folder {self.path}", "look at that disk, then start again"):
-                self._lock.check_held()
+                try:
+                    self._lock.check_held()
+                except FileNotFoundError as error:
+                    raise RunFolderError(
+                        f"the run folder {self.path} is gone: it was deleted or moved away while the run went on, and "
+                        "the run ends here; put it back to go on from its last checkpoint"
+                    ) from error
 
     def _make(self, folder: Path) -> None:
         """Makes a folder and its parents, and remembers which were not there."""
@@ -184,8 +191,6 @@ class RunFolder:
 
     def check_space(self, needed: int) -> None:
         """Raises RunFolderError if the disk has fewer free bytes than the run will need."""
-        from convrun.display.plan_text import size_text
-
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise RunFolderError(

@@ -105,7 +105,12 @@ class RunLock:
         if not self.number:
             raise RunFolderError(f"{self.folder} was given back by this process, which must not write to it any more")
         newest = max(claims_in(self.folder), default=0)
-        by = read_claim(self.folder, newest).text if newest else "somebody who deleted the lock's files"
+        if not newest:
+            raise RunFolderError(
+                f"the lock's files in {self.folder} were deleted (.lock, .lock.<n>), so another process may write "
+                "there by now: this one stops and writes nothing more; start again to go on from the last checkpoint"
+            )
+        by = read_claim(self.folder, newest).text
         seconds = self.beat_seconds * PATIENCE_BEATS
         raise RunFolderError(
             f"{self.folder} was taken over by {by}: this process was suspended, or cut off from the disk, for more "

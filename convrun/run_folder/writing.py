@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -42,3 +43,17 @@ def explained(what: str, cure: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFolderError(f"{what} cannot be written: {error.strerror or error}; {cure}") from error
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the system said: torch's zip writer hides a full disk behind a RuntimeError, convrun behind its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether it happened for want of room, on the disk or in the user's share of it."""
+    system = system_error(error)
+    return system is not None and system.errno in (errno.ENOSPC, errno.EDQUOT)

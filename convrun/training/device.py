@@ -75,7 +75,8 @@ def device_text(machine: Machine) -> str:
     if machine.device == "cuda":
         one = torch.cuda.get_device_name()
     else:
-        one = f"CPU, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        one = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     if machine.processes == 1:
         return one
     backend = "nccl" if machine.device == "cuda" else "gloo"

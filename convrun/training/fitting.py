@@ -72,7 +72,8 @@ def _smaller_parts(trainer: Trainer) -> int:
     """
     plan, step = trainer.plan, trainer.state.step + 1
     if plan.processes > 1:
-        raise _of_one_among_several(plan, step)
+        what = f"out of memory in step {step}: micro-batches of {plan.micro_batch} images do not fit"
+        raise _of_one_among_several(what, "training.micro_batch", plan.micro_batch)
     if not plan.micro_batch_is_auto:
         raise _fixed(trainer, step)
     splits = more_splits(plan.micro_batch, trainer.state.forward_splits)
@@ -96,14 +97,17 @@ def _try(trainer: Trainer, micro_batch: MicroBatch) -> None:
         del moments
 
 
-def _of_one_among_several(plan: Plan, step: int) -> DeviceMemoryError:
-    """The others wait for this process's gradients: it can neither begin the step anew nor try what would fit."""
-    what = f"out of memory in step {step}: micro-batches of {plan.micro_batch} images do not fit"
-    smaller = more_splits(plan.micro_batch, 1)
-    if smaller is None:
+def _of_one_among_several(what: str, key: str, images: int) -> DeviceMemoryError:
+    """The others wait in the midst of it: this process can neither begin anew nor try what would fit.
+
+    Nor can it tell what is saved: only rank 0 writes, and of shares (fsdp) not even rank 0 without the others.
+    """
+    splits = more_splits(images, 1)
+    if splits is None:
         return DeviceMemoryError(f"{what}; {LESS}")
-    cure = f"training.micro_batch={plan.micro_batch // smaller}"
-    return DeviceMemoryError(f"{what}; go on with {cure} --allow-change training.micro_batch, or {LESS}", cure)
+    return DeviceMemoryError(
+        f"{what}; go on from the last checkpoint with {key}={images // splits} --allow-change {key}, or {LESS}"
+    )
 
 
 def _fixed(trainer: Trainer, step: int) -> DeviceMemoryError:
@@ -148,10 +152,12 @@ def smaller_evaluation(plan: Plan, splits: int) -> int:
         DeviceMemoryError: the recipe fixes the batch, or a part is one image already.
     """
     batch, more = plan.evaluation_batch, more_splits(plan.evaluation_batch, splits)
-    if not plan.evaluation_batch_is_auto or plan.processes > 1:
-        # Of several processes none may begin the evaluation anew by itself.
-        cure = "evaluation.batch_size=auto" if plan.processes == 1 else f"evaluation.batch_size={max(1, batch // 2)}"
-        raise DeviceMemoryError(f"out of memory in the evaluation: batches of {batch} images do not fit; {cure}", cure)
+    what = f"out of memory in the evaluation: batches of {batch} images do not fit"
+    if plan.processes > 1:
+        raise _of_one_among_several(what, "evaluation.batch_size", batch)
+    if not plan.evaluation_batch_is_auto:
+        cure = "evaluation.batch_size=auto"
+        raise DeviceMemoryError(f"{what}; {cure}", cure)
     if more is None:
         raise DeviceMemoryError(f"out of memory in the evaluation, with one image at a time; {LESS}")
     return more

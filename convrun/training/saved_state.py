@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,12 @@ from torch import nn
 from convrun import checkpoints
 from convrun.data.image_set import ImageSet
 from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError
+from convrun.plan import Plan
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.resume import FREE, check_same_data, check_unchanged, drop_what_changed
 from convrun.run_folder import RunFolder
+from convrun.run_folder.environment import allowed_before
 from convrun.training.state import RunState
 
 Resume = Literal["auto", "never", "must"]
@@ -137,12 +140,10 @@ def check_fits(
 
 def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -> None:
     """Raises CheckpointError if a checkpoint was saved by a run of another recipe, and copied here."""
-    environment = folder.read_json("environment.json")
-    if not isinstance(before, dict) or not isinstance(environment, dict):
+    earlier = allowed_before(folder)
+    if not isinstance(before, dict) or earlier is None:
         return  # nobody knows which changes were allowed
-    known = [*FREE, *allowed]
-    for start in environment.get("starts", []):
-        known += [change["key"] for change in start.get("allowed_changes", [])]
+    known = [*FREE, *allowed, *earlier]
     others = [
         change
         for change in differences(before, recipe.resolved())
@@ -154,6 +155,30 @@ def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe
             f"{path} was saved by another run: its {key} is {old!r}, here it is {new!r}; remove it to go on from the "
             "one before"
         )
+
+
+def is_finished(folder: RunFolder, plan: Plan, state: dict[str, Any]) -> bool:
+    """Whether nothing is left to do: no step, and neither an evaluation nor the weights' export."""
+    is_over = bool(state["stopped_because"]) or state["step"] >= plan.total_steps
+    return is_over and (folder.read_json("status.json") or {}).get("state") == "finished"
+
+
+def check_has_effect(folder: RunFolder, plan: Plan, state: dict[str, Any], changes: Changes) -> None:
+    """Raises RunFolderError if a run has nothing left to train or to evaluate, and a change does not make it longer.
+
+    Its recipe.yaml would then tell of another training than the one that its weights come from.
+    """
+    is_as_long = (folder.read_json("status.json") or {}).get("total_steps") == plan.total_steps
+    is_evaluation_due = plan.is_evaluated_after(state["step"]) and state["evaluated_step"] < state["step"]
+    if state["step"] < plan.total_steps or is_evaluation_due or not is_as_long:
+        return
+    keys = ", ".join(key for key, _, _ in changes)
+    weights = shlex.quote(str(folder.checkpoints / "latest"))
+    raise RunFolderError(
+        f"the run in {folder.path} has done its {plan.total_steps:,} steps: nothing is left to train with another "
+        f"{keys}, and nothing was changed. Make it longer as well (training.epochs=... --allow-change "
+        f"training.epochs), or begin another run from its weights: init.from={weights} --output ANOTHER_FOLDER"
+    )
 
 
 def data_facts(train_set: ImageSet, val_set: ImageSet) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from convrun import checkpoints
 from convrun.errors import RunFolderError
 from convrun.plan import Plan
 from convrun.recipe import Recipe
-from convrun.run_folder import RunFolder, explained, sync_folder
+from convrun.run_folder import RunFolder, is_disk_full, sync_folder, system_error
 from convrun.training.trainer import Trainer
 
 
@@ -91,9 +91,11 @@ class Checkpointer:
                 self._begin(trainer, is_last=True)
                 self._settle(is_last=True)
         if self._failure is not None:
+            cure = "Free space on that disk" if is_disk_full(self._failure) else "Look at that disk and folder"
+            go_on = "go on from there" if checkpoints.steps_in(self.folder.checkpoints) else "start again"
             raise RunFolderError(
                 f"the state after step {trainer.state.step} cannot be saved: {self._failure}; {self._what_stays()}. "
-                f"Free space on that disk, then go on from there with: convrun run {shlex.quote(str(self.folder.path))}"
+                f"{cure}, then {go_on} with: convrun run {shlex.quote(str(self.folder.path))}"
             ) from self._failure
 
     def take_share(self) -> float:
@@ -140,9 +142,7 @@ class Checkpointer:
         try:
             self._sync_rows()
             for number, state in sorted({**self._waiting, step: content}.items()):
-                checkpoints.save(folder, number, state, before_it_counts=self.folder.check_held)
-                self.folder.saved_step = number
-                self._waiting.pop(number, None)
+                self._write_one(number, state, step)
         except RunFolderError:
             if step in best:
                 self._waiting[step] = content
@@ -156,13 +156,34 @@ class Checkpointer:
             except RunFolderError as error:  # the checkpoint is there all the same
                 self._notes.append(f"{error}; training goes on")
 
+    def _write_one(self, number: int, state: dict[str, Any], due: int) -> None:
+        """Writes one of those that wait, or the one that is due."""
+        folder = self.folder.checkpoints
+        try:
+            checkpoints.save(folder, number, state, before_it_counts=self.folder.check_held)
+        except RunFolderError as error:
+            if number == due:
+                raise
+            # Why the one that waits cannot be written was said when it was due.
+            system = system_error(error)
+            raise RunFolderError(
+                f"the checkpoint {checkpoints.path_of(folder, due)} is not tried, because the best, "
+                f"step-{number}.pt, comes first and still cannot be written: {system.strerror if system else error}"
+            ) from error
+        self.folder.saved_step = number
+        self._waiting.pop(number, None)
+
     def _sync_rows(self) -> None:
         """What was logged outlives a power cut if the checkpoint does; a file that holds nothing new costs nothing."""
-        with explained(f"the rows in {self.folder.path}", "free space on that disk or look at it"):
+        try:
             for folder in (self.folder.path, self.folder.path / "tensorboard"):
                 for path in folder.glob("[!.]*"):
                     if path.is_file():
                         sync_folder(path)
+        except OSError as error:
+            raise RunFolderError(
+                f"the rows in {self.folder.path} cannot be synced: {error.strerror or error}"
+            ) from error
 
     def _settle(self, is_last: bool = False) -> None:
         """Waits for what is in flight, and says what became of it."""
@@ -190,8 +211,11 @@ class Checkpointer:
             self.say(f"{error}; {self._what_stays()}, training goes on, and the next is tried when it is due")
 
     def _what_stays(self) -> str:
-        steps = checkpoints.steps_in(self.folder.checkpoints)
-        return f"step-{steps[-1]}.pt stays" if steps else "no checkpoint is saved yet"
+        if steps := checkpoints.steps_in(self.folder.checkpoints):
+            return f"step-{steps[-1]}.pt stays"
+        if self.folder.saved_step is None:
+            return "no checkpoint is saved yet"
+        return f"of the checkpoints up to step-{self.folder.saved_step}.pt none is there any more"
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -21,12 +21,7 @@ from convrun.display.screen import Screen
 from convrun.distributed.failure import Failure
 from convrun.distributed.group import Group
 from convrun.distributed.stopping import AgreedStop
-from convrun.durations import duration_text
-from convrun.errors import (
-    ConvrunError,
-    Interrupted,
-    RunFolderError,
-)
+from convrun.errors import Interrupted, RunFolderError
 from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, sharding_note
 from convrun.recipe import Recipe
 from convrun.run_folder import RunFolder, explained
@@ -36,13 +31,14 @@ from convrun.training.building import Feeds, build_trainer, restore
 from convrun.training.debug_dump import write_dump
 from convrun.training.device import device_text
 from convrun.training.non_finite import Fault
-from convrun.training.outcome import Outcome, state_after, state_of
+from convrun.training.outcome import Outcome, check_is_complete, state_after, state_of
 from convrun.training.placing import placed
-from convrun.training.saved_state import Resume, data_facts, saved_state
+from convrun.training.saved_state import Resume, check_has_effect, data_facts, is_finished, saved_state
 from convrun.training.saving import Checkpointer
 from convrun.training.schedule_change import schedule_changes
 from convrun.training.signals import StopRequest
 from convrun.training.starting_point import found_for_all
+from convrun.training.state import RunState
 from convrun.training.trainer import Trainer
 from convrun.training.weights import export_weights
 
@@ -88,13 +84,13 @@ class Session:
         found = found_for_all(self.group, partial(find, self.say_and_log))
         saved, path, changes = found.content, found.path, found.changes
         self.step = saved["state"]["step"] if saved is not None else 0
-        if saved is not None and not changes and self.group.from_first(partial(self.is_finished, saved["state"])):
-            best = saved["state"]["best"]
-            return Outcome(self.folder.path, best[0][0] if best else None, self.step, was_finished=True)
-        notes = self.group.from_first(
-            partial(schedule_changes, self.folder, self.plan, self.machine, changes, self.step)
-        )
-        self.stop.run_has_begun = True
+        if saved is not None and not changes:
+            state = saved["state"]
+            if self.group.from_first(partial(is_finished, self.folder, self.plan, state)):
+                best = state["best"]
+                return Outcome(self.folder.path, best[0][0] if best else None, self.step, was_finished=True)
+        notes = self.group.from_first(partial(self.notes_on, changes, saved))
+        self.stop.begin()
         start_step = self.step
         try:
             self.begin(changes, notes)
@@ -103,7 +99,7 @@ class Session:
             with advising(self.checkpointer, self.plan, self.folder.path, lambda: self.record):
                 trainer.train()
             self.end_training(trainer)
-            self.check_is_complete(trainer, start_step)
+            check_is_complete(trainer, self.stop, start_step, self.command)
             self.leave_results(trainer)
         except KeyboardInterrupt as error:
             self.note_end(error)
@@ -119,10 +115,12 @@ class Session:
         because = trainer.state.stopped_because
         return Outcome(self.folder.path, best[0][0] if best else None, self.step, stopped_because=because)
 
-    def is_finished(self, state: dict[str, Any]) -> bool:
-        """Whether nothing is left to do: no step, and neither an evaluation nor the weights' export."""
-        is_over = bool(state["stopped_because"]) or state["step"] >= self.plan.total_steps
-        return is_over and (self.folder.read_json("status.json") or {}).get("state") == "finished"
+    def notes_on(self, changes: list[tuple[str, Any, Any]], saved: dict[str, Any] | None) -> list[str]:
+        """What the changes do to the schedule; raises RunFolderError if there is nothing that they could change."""
+        notes = schedule_changes(self.folder, self.plan, self.machine, changes, self.step)
+        if saved is not None and changes:
+            check_has_effect(self.folder, self.plan, saved["state"], changes)
+        return notes
 
     def begin(self, changes: list[tuple[str, Any, Any]], notes: Sequence[str]) -> None:
         """Writes what the folder says of the run, and tells the user where it is."""
@@ -147,7 +145,7 @@ class Session:
 
     def trainer(self, saved: dict[str, Any] | None, path: Path) -> Trainer:
         """Everything the plan names, built; the saved state loaded into it."""
-        plan = self.plan
+        plan, state = self.plan, saved["state"] if saved is not None else RunState().state_dict()
         info = RunInfo(
             name=plan.name,
             folder=self.folder.path,
@@ -155,7 +153,9 @@ class Session:
             total_steps=plan.total_steps,
             steps_per_epoch=plan.steps_per_epoch,
             start_step=self.step,
-            evaluated_step=saved["state"]["evaluated_step"] if saved is not None else 0,
+            evaluated_step=state["evaluated_step"],
+            report=plan.report,
+            best_top1=state["best"][0][0] if state["best"] else None,
             screen=self.screen,
         )
         feeds = Feeds(plan, self.train_set, self.val_set, self.device, self.group, self.note_skipped)
@@ -282,22 +282,6 @@ class Session:
         """A line for the user before the run's log is open for good."""
         self.screen.log_to(self.folder.path / "train.log")
         self.screen.say(text)
-
-    def check_is_complete(self, trainer: Trainer, start_step: int) -> None:
-        """Raises what was asked for, with the command to go on, if steps or the last evaluation are left."""
-        left = self.plan.total_steps - self.step
-        if trainer.state.stopped_because or not (left or trainer.is_evaluation_due()):
-            return
-        if self.stop.signal is None and self.step == start_step:
-            # Started again by a scheduler, it would get no further, for ever.
-            raise ConvrunError(
-                f"training.stop_after ({duration_text(self.plan.stop_after_seconds or 0)}) was over before this start "
-                f"had done a step; give it longer: {self.command} training.stop_after=..."
-            )
-        what = f"{left} to go" if left else "its evaluation to go"
-        raise self.stop.error(
-            f"stopped after step {self.step} of {self.plan.total_steps} ({what}), all saved; go on with: {self.command}"
-        )
 
     @property
     def command(self) -> str:

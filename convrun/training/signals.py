@@ -2,21 +2,32 @@
 
 Once the run has begun, the step is finished and the state saved. Before that there is nothing to save: a signal stops
 at once.
+
+`convrun.entry` imports this module as the first thing `convrun run` does, so it imports next to nothing itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from convrun.durations import duration_text
 from convrun.errors import ConvrunError, Interrupted, Preempted
 
 # SIGHUP: the terminal was closed.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
+
+
+class StopNow(KeyboardInterrupt):
+    """Stops at once; a KeyboardInterrupt, because no `except Exception` on the way takes it for an error of its own.
+
+    Not KeyboardInterrupt itself: once one has left an `exec`, as dataclasses use it, `python -m` ends with a death by
+    SIGINT, whatever exit code is asked for (CPython's `unhandled_keyboard_interrupt` knows no subclass).
+    """
 
 
 class StopRequest:
@@ -24,7 +35,7 @@ class StopRequest:
 
     Attributes:
         signal: the one that has come.
-        run_has_begun: from then on a signal is noted and the loop asks `is_set`; before it ends the process at once.
+        run_has_begun: from `begin` on a signal is noted and the loop asks `is_set`; before, it raises StopNow.
         stop_after_seconds: how long the process may train, if the recipe says.
 
     A second Ctrl-C never waits: it stops at once.
@@ -36,6 +47,7 @@ class StopRequest:
         self.stop_after_seconds: float | None = None
         self._since = time.monotonic()
         self._before: dict[signal.Signals, Any] = {}
+        self._mask: set[int] = set()
 
     @property
     def is_set(self) -> bool:
@@ -50,25 +62,44 @@ class StopRequest:
     def error(self, message: str) -> ConvrunError:
         """What to raise once the state is saved: Interrupted (130) after Ctrl-C, else Preempted (75)."""
         if self.signal is None and self.stop_after_seconds is not None:
+            from convrun.durations import duration_text
+
             message = f"training.stop_after: {duration_text(self.stop_after_seconds)} are over; {message}"
         return Interrupted(message) if self.signal == signal.SIGINT else Preempted(message)
 
+    def check(self) -> None:
+        """Raises StopNow if a signal has come: a library may have taken the first one for an error in its import."""
+        if self.signal is not None:
+            raise StopNow
+
+    def begin(self) -> None:
+        """The run is about to write, and from now on ends in good order; raises StopNow if a signal has come before."""
+        self.check()
+        self.run_has_begun = True
+
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             # What is ignored stays so: `nohup`, and a shell's `&`, rely on it.
             heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._before:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # `let_through` holds no longer
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if instead := self.error_before_training(error):
             raise instead from error
 
     def error_before_training(self, error: BaseException | None) -> ConvrunError | None:
-        """What to raise in the place of the KeyboardInterrupt by which a signal ended a run that had not begun."""
-        if not isinstance(error, KeyboardInterrupt) or self.signal is None or self.run_has_begun:
+        """What to raise in the place of an error, if a signal came and the run had not begun.
+
+        Whatever the error: a library that was interrupted in its import may go on half made, and break elsewhere. But
+        who asks for an exit has said why.
+        """
+        if error is None or isinstance(error, SystemExit) or self.signal is None or self.run_has_begun:
             return None
         return self.error(
             f"stopped by {self.signal.name} before training began; nothing was changed, start again the same way"
@@ -80,6 +111,27 @@ class StopRequest:
         # The user's word stands: a SIGTERM after Ctrl-C makes no preemption of it.
         if self.signal != signal.SIGINT:
             self.signal = signal.Signals(number)
-        # KeyboardInterrupt, because no `except Exception` on the way takes it for an error of its own.
         if is_second_ctrl_c or (is_first and not self.run_has_begun):
-            raise KeyboardInterrupt
+            raise StopNow
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """For a whole command: signals wait, but where a StopRequest lets them through; at its end they are ignored.
+
+    Without it one that comes while the command line is imported ends Python without a word, and one that comes while
+    Python shuts down changes the exit code. Nothing can be done about Python's own start before. What is started
+    inside inherits that signals wait.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # those that wait are gone with it
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def let_through() -> None:
+    """Until the StopRequest around it ends, signals come, those that have waited at once."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -238,10 +238,15 @@ class Trainer:
         self.saved_step = -1
         for row in rows:
             self.observer.log(row)
-            reasons = [reason for c in self.callbacks if (reason := c.on_evaluation(row))]
-            self.state.stopped_because = self.state.stopped_because or "; ".join(reasons)
+            self.show_callbacks(row)
         reported = next(row["top1"] for row in rows if row["weights"] == self.plan.report)
         return self.state.note_result(reported, self.plan.keep_best)
+
+    def show_callbacks(self, row: dict[str, Any]) -> None:
+        """Rank 0's may end the run: one may look at a clock or a file, and all ranks must end after the same step."""
+        reasons = [reason for c in self.callbacks if (reason := c.on_evaluation(row))]
+        because = self.group.from_first(lambda: "; ".join(reasons))
+        self.state.stopped_because = self.state.stopped_because or because
 
     def _score(self, weights: str) -> dict[str, Any]:
         scores: list[Score] = []

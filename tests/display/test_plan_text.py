@@ -1,6 +1,6 @@
 import pytest
 
-from convrun.display.plan_text import plan_text, size_text, warmup_steps
+from convrun.display.plan_text import plan_text, warmup_steps
 from convrun.plan import Machine, make_plan
 from convrun.recipe import load_recipe
 
@@ -93,11 +93,3 @@ def test_warm_up_steps_are_those_before_the_schedule_proper(keys):
     # digits_demo: 1,438 // 64 = 22 steps an epoch
     wanted = {"warmup_steps: 7": 7, "warmup_epochs: 0.5": 11}.get(keys, 0)
     assert warmup_steps(make_plan(recipe, Machine())) == wanted
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (1023, "1.02e+03 B"), (1024, "1 KiB"), (5 << 20, "5 MiB"), (3 << 30, "3 GiB"), (7 << 40, "7 TiB")],
-)
-def test_bytes_are_told_in_binary_units(size, text):
-    assert size_text(size) == text

@@ -80,11 +80,28 @@ def test_on_a_terminal_there_is_a_display_and_the_log_has_no_escape_codes(tmp_pa
 def test_the_best_result_so_far_stays_in_sight():
     stream = io.StringIO()
     screen = Screen(stream)
-    screen.start_progress(20, 10, 0)
+    screen.start_progress(20, 10, 0, report="ema")
     screen.show(EVALUATION)
     screen.show(EVALUATION | {"top1": 40.0, "step": 10})
     screen.show(ROW | {"step": 12})
     assert stream.getvalue().splitlines()[-1].endswith("best 50.00 % (EMA)")
+
+
+@pytest.mark.parametrize(
+    ("report", "before", "best"),
+    [("ema", None, "best 50.00 % (EMA)"), ("model", None, "best 30.00 %"), ("model", 62.5, "best 62.50 %"),
+     ("ema", 62.5, "best 62.50 % (EMA)"), ("ema", 20.0, "best 50.00 % (EMA)")],
+)  # fmt: skip
+def test_the_best_is_that_of_the_reported_weights_and_of_all_starts(report, before, best):
+    stream = io.StringIO()
+    screen = Screen(stream)
+    screen.start_progress(20, 10, 4, report=report, best_top1=before)
+    screen.show(ROW)
+    assert ("best" in stream.getvalue()) == (before is not None)
+    screen.show(EVALUATION | {"weights": "model", "top1": 30.0})
+    screen.show(EVALUATION)
+    screen.show(ROW | {"step": 12})
+    assert stream.getvalue().splitlines()[-1].endswith("  " + best)
 
 
 def test_the_time_left_counts_from_where_the_run_goes_on(monkeypatch):

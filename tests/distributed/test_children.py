@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from convrun.distributed.boards import FolderBoard
 from convrun.distributed.children import Children, process_environment
 from convrun.distributed.failure import Failure, RunFailed
-from convrun.errors import Interrupted, Preempted
+from convrun.errors import ConvrunError, Interrupted
 
 # What stands for a run: `rank` is there, the others wait until somebody ends them.
 SCRIPT = """
@@ -19,8 +20,8 @@ from pathlib import Path
 from convrun.distributed.boards import FolderBoard
 from convrun.distributed.failure import Failure
 rank, board = int(os.environ["RANK"]), Path(os.environ["CONVRUN_BOARD"])
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 {body}
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 time.sleep(60)
 """
 
@@ -32,7 +33,7 @@ def started(tmp_path):
     def start(body, count=2, **keys):
         script = tmp_path / "child.py"
         script.write_text(SCRIPT.format(body=body))
-        return Children(count, [sys.executable, "-S", str(script)], grace_seconds=0.5, **keys)
+        return Children(count, [sys.executable, "-S", str(script)], **{"grace_seconds": 0.5, **keys})
 
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     yield start
@@ -93,12 +94,100 @@ def test_processes_that_end_together_pass_their_exit_code_on(started):
     assert end.value.code == 75
 
 
-@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Preempted), (signal.SIGINT, Interrupted)])
-def test_a_signal_before_training_stops_all_and_says_so(started, number, kind):
-    children = started(f"signal.signal(2, signal.SIG_DFL)\nif rank == 0: os.kill(os.getppid(), {number})")
-    with pytest.raises(kind, match="before training began"):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_before_training_ends_all_as_soon_as_rank_0_has_said_so(started, number, code):
+    """The others, that still import, are not waited for: there is nothing they could write."""
+    body = (
+        f"leave = lambda *_: (FolderBoard(board).claim(Failure(0, 'here', 'before training', {code}, "
+        f"is_everyones=True)), sys.exit({code}))\n"
+        f"signal.signal({number}, leave)\nif rank == 0: os.kill(os.getppid(), {number})"
+    )
+    children = started(body, grace_seconds=float("inf"))
+    with pytest.raises(RunFailed, match=r"^before training$") as error:
         children.run()
-    assert all_gone(children)
+    assert error.value.exit_code == code
+    assert children.processes[1].returncode == -signal.SIGKILL  # it would sleep, and then end with 0
+
+
+def test_rank_0_that_is_stopped_before_it_can_leave_word_ends_all(started):
+    children = started("if rank == 0: sys.exit(75)", grace_seconds=float("inf"))
+    with pytest.raises(SystemExit) as end:
+        children.run()
+    assert end.value.code == 75
+    assert children.processes[1].returncode == -signal.SIGKILL  # it would sleep, and then end with 0
+
+
+def test_a_signal_that_comes_before_the_processes_are_there_reaches_rank_0(started, monkeypatch):
+    from convrun.distributed import children as module
+
+    def port_and_signal():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return 1
+
+    monkeypatch.setattr(module, "free_port", port_and_signal)
+    with pytest.raises(SystemExit) as end:
+        started("signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\nif rank == 1: sys.exit(75)").run()
+    assert end.value.code == 75
+
+
+def test_a_signal_that_this_process_ignores_stays_ignored(started):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        body = "if rank == 0: os.kill(os.getppid(), signal.SIGHUP)\nsys.exit(signal.getsignal(1) != signal.SIG_IGN)"
+        started(body).run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_processes_import_from_where_this_one_does(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["/site"])
+    assert Children(2).command[1:4] == ["-P", "-m", "convrun"]
+    for working_folder in ("", os.getcwd()):
+        monkeypatch.setattr(sys, "path", [working_folder, "/site"])
+        assert Children(2).command[1:3] == ["-m", "convrun"]
+
+
+def test_a_process_that_cannot_be_started_is_an_error_with_a_cure(tmp_path):
+    children = Children(2, [str(tmp_path / "nothing")])
+    with pytest.raises(ConvrunError, match=r"process 1 of 2 cannot be started: No such file.*fewer --devices"):
+        children.run()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_without_a_temporary_folder_the_error_names_the_variable(started, monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(ConvrunError, match=r"no temporary folder can be made: .*No space.*TMPDIR"):
+        started("").run()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_the_last_words_come_from_the_log_once_there_is_one(started, tmp_path):
+    body = (
+        "from convrun.distributed.rank_log import print_to_log\n"
+        "from convrun.distributed.world import world_of\n"
+        "if rank == 1:\n"
+        "  print('imported', flush=True)\n"
+        f"  print_to_log(Path({str(tmp_path)!r}), world_of(os.environ))\n"
+        "  os.write(2, b'malloc(): corrupted'); os.abort()"
+    )
+    with pytest.raises(RunFailed, match=r"(?s)rank 1 on \S+ was killed by signal 6.*the last it printed:\nmalloc"):
+        started(body).run()
+    assert (tmp_path / "logs" / "rank-1.log").read_text() == "malloc(): corrupted"
+
+
+def test_a_failure_is_told_though_the_folder_for_words_is_gone(started):
+    body = "import shutil\nif rank == 1: shutil.rmtree(board); sys.exit(4)"
+    with pytest.raises(RunFailed, match=r"^rank 1 on \S+ ended with exit code 4"):
+        started(body).run()
+
+
+def test_a_word_that_cannot_be_left_raises_nothing(tmp_path):
+    board = FolderBoard(tmp_path / "gone")
+    assert board.claim(Failure(1, "here", "no such image"))
+    assert board.read() is None
 
 
 def test_a_signal_reaches_rank_0_alone(started, tmp_path):
@@ -111,6 +200,21 @@ def test_a_signal_reaches_rank_0_alone(started, tmp_path):
     assert end.value.code == 75
     assert (tmp_path / "0").exists()
     assert not (tmp_path / "1").exists()
+
+
+def test_after_a_second_ctrl_c_rank_0_may_say_where_it_stopped(started):
+    body = (
+        "heard = []\n"
+        "def stop(*_):\n"
+        "  heard.append(1)\n"
+        "  if len(heard) == 2: time.sleep(0.5); FolderBoard(board).claim(Failure(0, 'here', 'in step 4', 130, "
+        "is_everyones=True)); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, stop)\n"
+        "if rank == 1:\n  for _ in range(2): time.sleep(0.3); os.kill(os.getppid(), signal.SIGINT)"
+    )
+    with pytest.raises(RunFailed, match=r"^in step 4$") as error:
+        started(body).run()
+    assert error.value.exit_code == 130
 
 
 def test_a_second_ctrl_c_ends_processes_that_do_not_listen(started):

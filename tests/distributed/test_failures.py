@@ -100,6 +100,18 @@ def test_a_process_that_hangs_is_found_by_its_neighbour(ranks, same_run, tmp_pat
     assert "does not answer: no sign of life for 2 s" in processes.said()
 
 
+def test_rank_0_that_hangs_with_the_store_it_serves_is_found_by_the_others(ranks, same_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("convrun.distributed.watch.SILENCE_SECONDS", 2.0)
+    processes = ranks(3, same_run(tmp_path / "run"), at={(0, 3): kill(signal.SIGSTOP)})
+    os.waitpid(processes.pids[0], os.WUNTRACED)
+    others = {rank: processes.pids.pop(rank) for rank in (1, 2)}
+    hanging, processes.pids = processes.pids, others
+    assert processes.wait() == [1, 1]
+    processes.pids = hanging  # for the fixture to kill
+    assert processes.said().count("error: rank 0 on ") == 1
+    assert "does not answer: no sign of life for 2 s" in processes.said()
+
+
 def test_a_process_that_does_not_come_is_named(failed, monkeypatch):
     monkeypatch.setattr("convrun.distributed.rendezvous.MEETING_SECONDS", 2.0)
     codes, said = failed({}, count=4, only=[0, 1, 3])
@@ -151,6 +163,22 @@ def test_ctrl_c_in_all_processes_at_once_is_one_clean_stop(failed, tmp_path):
     assert status(tmp_path / "run")["state"] == "interrupted"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_before_they_have_met_is_said_once(number, code, failed, tmp_path):
+    """As torchrun and srun send it. In each it waits until the process can tell who is to speak."""
+
+    def while_the_command_line_is_imported():
+        from convrun import entry
+
+        answer = entry._answer
+        entry._answer = lambda arguments: (os.kill(os.getpid(), number), answer(arguments))
+
+    codes, said = failed({(rank, None): while_the_command_line_is_imported for rank in range(3)})
+    assert codes == [code] * 3
+    assert said == f"stopped by {number.name} before training began; nothing was changed, start again the same way\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_numbers_that_go_wrong_end_all_with_code_3_and_one_message(failed, tmp_path):
     codes, said = failed({}, "optimizer.lr=1e30", "training.clip_grad_norm=null")
     assert codes == [3, 3, 3]
@@ -170,3 +198,47 @@ def test_the_micro_batch_that_auto_found_stays_on_other_numbers_of_processes(ran
     assert codes == [0, 0], said
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert (plan["micro_batch"], plan["processes"], plan["accumulation"]) == (6, 2, 2)
+
+
+def starve(when):
+    """From now on this process has memory for no pass of a kind: `training` or `evaluation`."""
+
+    def act():
+        import torch
+
+        from convrun.models.staged import ConvNeXt
+
+        forward = ConvNeXt.forward
+
+        def greedy(model, images):
+            if model.training == (when == "training"):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            return forward(model, images)
+
+        ConvNeXt.forward = greedy
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("when", "rank", "strategy", "what", "key"),
+    [
+        ("training", 0, "ddp", "in step 7: micro-batches of 8 images", "training.micro_batch=4"),
+        ("training", 1, "ddp", "in step 7: micro-batches of 8 images", "training.micro_batch=4"),
+        ("training", 1, "fsdp", "in step 7: micro-batches of 8 images", "training.micro_batch=4"),
+        ("evaluation", 1, "ddp", "in the evaluation: batches of 4 images", "evaluation.batch_size=2"),
+    ],
+)
+def test_out_of_memory_in_one_process_promises_no_more_than_the_last_checkpoint(
+    when, rank, strategy, what, key, ranks, tiny_file, tmp_path
+):
+    keys = ("training.batch_size=16", "training.micro_batch=auto", f"distributed.strategy={strategy}")
+    begin = [tiny_file, "--no-plugins", "--device", "cpu", "-o", tmp_path / "run", *keys]
+    processes = ranks(2, begin, at={(rank, 6): starve(when)})
+    assert processes.wait() == [1, 1]
+    name = key.partition("=")[0]
+    message = f"out of memory {what} do not fit; go on from the last checkpoint with {key} --allow-change {name}, or "
+    assert processes.said().count(f"error: rank {rank} on ") == processes.said().count(message) == 1
+    assert "all is saved" not in processes.said()
+    processes = ranks(2, [*begin, key, "--allow-change", name])
+    assert processes.wait() == [0, 0], processes.said()

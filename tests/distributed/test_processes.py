@@ -12,7 +12,7 @@ import pytest
 from convrun.distributed.children import process_environment
 from convrun.distributed.processes import checked_devices, in_each_process
 from convrun.errors import UsageError
-from convrun.training.signals import StopRequest
+from convrun.training.signals import StopNow, StopRequest
 
 CONVRUN = [sys.executable, "-m", "convrun", "run"]
 
@@ -147,6 +147,14 @@ def test_devices_beside_a_launcher_are_refused_with_the_cure(variables, cure, mo
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=cure):
         in_each_process(lambda group: None, StopRequest(), devices=2, device="cpu")
+
+
+def test_no_process_is_started_after_a_signal_that_a_library_swallowed(monkeypatch):
+    monkeypatch.setattr("convrun.distributed.children.Children.run", lambda self: pytest.fail("started"))
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+    with pytest.raises(StopNow):
+        in_each_process(lambda group: None, stop, devices=2, device="cpu")
 
 
 def test_one_process_is_enough_on_the_cpu():

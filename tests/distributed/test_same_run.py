@@ -89,7 +89,7 @@ def test_rank_0_alone_writes_and_the_others_have_a_log(folders):
 
 
 def test_the_backend_and_the_devices_are_said_once(folders):
-    assert (folders[4] / "train.log").read_text().count("1 node × 4 (CPU, 1 threads; 4 processes, gloo)") == 1
+    assert (folders[4] / "train.log").read_text().count("1 node × 4 (CPU, 1 thread; 4 processes, gloo)") == 1
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_one_message(stopped):

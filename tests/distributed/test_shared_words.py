@@ -1,5 +1,6 @@
 """What one process knows and the others must: images it skipped, votes to stop, who is not there."""
 
+import json
 import signal
 
 import pytest
@@ -108,8 +109,6 @@ def broken_images(tmp_path):
 
 
 def test_images_that_any_rank_skips_are_listed_by_rank_0_once(ranks, broken_images, tmp_path, tiny_file):
-    import json
-
     recipe = tmp_path / "recipe.yaml"
     data = f"data: {{name: image_folder, root: {broken_images}, num_classes: 2, workers: 0, bad_images: skip}}\n"
     lines = [line for line in tiny_file.read_text().splitlines() if not line.startswith("data:")]
@@ -121,3 +120,20 @@ def test_images_that_any_rank_skips_are_listed_by_rank_0_once(ranks, broken_imag
     assert sorted(image["split"] for image in listed) == ["train", "val"]
     evaluated = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {(row["images"], row["skipped"]) for row in evaluated if row["kind"] == "eval"} == {(23, 1)}
+
+
+@pytest.mark.parametrize(("rank", "epoch"), [(0, 5), (1, 10)])
+def test_a_callback_that_differs_by_rank_ends_the_run_if_it_is_rank_0s(rank, epoch, ranks, same_run, tmp_path):
+    """One that looks at a clock, or at a file: the ranks that went on would wait for the others for ever."""
+
+    def decide():
+        from convrun.components.callbacks import EarlyStopping
+
+        EarlyStopping.on_evaluation = lambda self, row: "it is late" if row["epoch"] >= 5 else None
+
+    keys = ("evaluation.every_steps=10", "training.epochs=10")
+    processes = ranks(2, same_run(tmp_path / "run", *keys), at={(rank, None): decide})
+    assert processes.wait() == [0, 0], processes.said()
+    evaluated = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert evaluated[-1]["epoch"] == epoch
+    assert ("it is late" in processes.said()) == (rank == 0)

@@ -62,7 +62,7 @@ def test_torchrun_comes_before_slurm():
 
 
 def test_a_board_marks_convruns_own_children():
-    world = world_of(TORCHRUN | {"CONVRUN_BOARD": "/tmp/x"})
+    world = world_of(TORCHRUN | {"CONVRUN_BOARD": "/tmp/x", "CONVRUN_PARENT": "7"})
     assert (world.launcher, world.board) == ("convrun", "/tmp/x")
 
 

@@ -4,6 +4,8 @@ import math
 import pytest
 import yaml
 
+from convrun.errors import RecipeError
+from convrun.recipe import load_recipe
 from convrun.recipe.scalars import is_unicode, scalar
 from convrun.recipe.tree import read_text
 
@@ -46,10 +48,18 @@ def test_pyyaml_alone_would_read_some_of_these_otherwise():
     assert old == {"a": True, "b": 1000, "c": datetime.date(2020, 1, 1), "d": "4e-3", "e": 15}
 
 
-def test_an_integer_keeps_24_digits_and_longer_ones_become_floats():
+def test_an_integer_keeps_24_digits_and_longer_ones_become_floats_or_text():
     assert scalar("9" * 24) == 10**24 - 1
     assert scalar("9" * 25) == 1e25
-    assert scalar("9" * 400) == math.inf
+    assert scalar("-" + "1" * 309) == -float("1" * 309)
+    # 1.8e308 is the largest float.
+    for text in ("9" * 309, "-" + "9" * 309, "+" + "1" * 5000):
+        assert scalar(text) == text
+
+
+def test_an_integer_beyond_all_numbers_is_told_by_its_digits():
+    with pytest.raises(RecipeError, match=r"seed: must be an integer, got '1{50,}\.\.\."):
+        load_recipe("digits_demo", ["seed=" + "1" * 5000], plugins=False)
 
 
 def test_a_long_hexadecimal_number_is_text_so_that_no_digit_limit_of_python_is_met():

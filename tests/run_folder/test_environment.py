@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from convrun.run_folder import RunFolder
-from convrun.run_folder.environment import add_start, version_changes
+from convrun.run_folder.environment import add_start, allowed_before, version_changes
 
 
 @pytest.fixture
@@ -38,6 +38,25 @@ def test_a_damaged_file_is_begun_anew(damaged, folder):
     (folder.path / "environment.json").write_text(damaged)
     assert add_start(folder, "CPU", [], 5) == ""
     assert starts(folder)[-1]["from_step"] == 5
+
+
+def test_changes_that_were_allowed_are_known_by_key(folder):
+    add_start(folder, "CPU", [], 0)
+    assert allowed_before(folder) == []
+    add_start(folder, "CPU", [("seed", 1, 2), ("optimizer.lr", 1e-3, 2e-3)], 7)
+    add_start(folder, "CPU", [("seed", 2, 3)], 9)
+    assert allowed_before(folder) == ["seed", "optimizer.lr", "seed"]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["{", "[]", "null", "{}", '{"starts": 3}', '{"starts": "abc"}', '{"starts": {"a": 1}}', '{"starts": [null]}',
+     '{"starts": [{}]}', '{"starts": [{"allowed_changes": null}]}', '{"starts": [{"allowed_changes": ["seed"]}]}',
+     '{"starts": [{"allowed_changes": [{"before": 1}]}]}', '{"starts": [{"allowed_changes": [{"key": 3}]}]}'],
+)  # fmt: skip
+def test_of_a_damaged_file_nobody_knows_what_was_allowed(damaged, folder):
+    (folder.path / "environment.json").write_text(damaged)
+    assert allowed_before(folder) is None
 
 
 def test_the_same_versions_are_no_news(folder):

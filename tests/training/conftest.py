@@ -1,7 +1,9 @@
-"""A trainer of the tiny recipe whose every step can be looked at."""
+"""A trainer of the tiny recipe whose every step can be looked at, and a fork that waits anywhere in the code."""
 
 import dataclasses
+import importlib
 import math
+import time
 
 import pytest
 import torch
@@ -107,3 +109,45 @@ def cosine_lr():
         return peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
     return lr
+
+
+class Gate:
+    """A place in the code where a fork waits: it says that it is there, and goes on when it may."""
+
+    def __init__(self, folder):
+        self.reached, self.may_go = folder / "reached", folder / "may_go"
+
+    def wait(self):
+        self.reached.write_text("")
+        while not self.may_go.exists():
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path)
+
+
+@pytest.fixture
+def forked_with_gate(forked, gate, tiny_file, tmp_path, wait_until):
+    """A fork of `convrun run` with the gate in the place of, or before, a function; waits until it is reached."""
+
+    def start(where, *overrides, when=lambda *_: True):
+        module, _, name = where.rpartition(".")
+        target = importlib.import_module(module)
+        original = getattr(target, name)
+
+        def gated(*arguments, **keys):
+            if when(*arguments):
+                gate.wait()
+            return original(*arguments, **keys)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(target, name, gated)
+            process = forked(
+                "run", tiny_file, *overrides, "--output", tmp_path / "run", "--device", "cpu", "--no-plugins"
+            )
+        wait_until(gate.reached.exists)
+        return process
+
+    return start

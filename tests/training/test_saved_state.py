@@ -169,6 +169,12 @@ def test_a_change_that_was_allowed_is_no_other_run(stopped, train):
     assert train(KEEP_ALL, "optimizer.lr=1e-2").step == 16
 
 
+@pytest.mark.parametrize("starts", ["[null]", '[{"allowed_changes": [3]}]'])
+def test_an_environment_that_somebody_damaged_or_edited_forbids_no_run(starts, stopped, train):
+    (stopped / "environment.json").write_text(f'{{"starts": {starts}}}')
+    assert train(KEEP_ALL).step == 16
+
+
 def test_status_says_which_checkpoint_is_saved(stopped):
     assert json.loads((stopped / "status.json").read_text())["saved_step"] == 13
 

@@ -209,6 +209,54 @@ def test_a_last_state_that_cannot_be_saved_is_an_error_that_says_what_is(how, tr
     assert train(*PLAIN).step == 16
 
 
+def test_a_folder_of_checkpoints_that_somebody_deletes_is_made_again(train, tmp_path, wait_until):
+    run = tmp_path / "run"
+
+    def delete():
+        wait_until(lambda: 4 in steps(run))  # it may be in flight still
+        (run / "checkpoints").rename(tmp_path / "away")
+
+    assert train(*PLAIN, "logging.to=[console, jsonl]", at={6: delete}).step == 16
+    assert steps(run) == [12, 16]
+    assert "cannot be" not in log_of(run)
+
+
+def test_a_run_folder_that_somebody_moves_away_ends_the_run_and_is_not_made_again(train, tmp_path, reference, rows):
+    run = tmp_path / "run"
+    with pytest.raises(RunFolderError, match=r"/run is gone: .* moved away .*; put it back to go on from its last"):
+        train(at={7: lambda: run.rename(tmp_path / "away")})
+    assert not run.exists()
+    (tmp_path / "away").rename(run)
+    train()
+    assert rows(run) == rows(reference)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_another_reason_than_a_full_disk_has_another_cure_and_what_is_left_is_told_truly(
+    is_deleted, train, tmp_path, monkeypatch, wait_until
+):
+    run = tmp_path / "run"
+
+    def failing(content, file):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fail():
+        wait_until(lambda: 8 in steps(run))  # it may be in flight still
+        if is_deleted:
+            (run / "checkpoints").rename(tmp_path / "away")
+        monkeypatch.setattr(torch, "save", failing)
+
+    with pytest.raises(RunFolderError) as caught:
+        train(*PLAIN, at={9: fail})
+    stays = r"of the checkpoints up to step-8\.pt none is there any more" if is_deleted else r"step-8\.pt stays"
+    go_on = "start again" if is_deleted else "go on from there"
+    assert re.fullmatch(
+        rf"the state after step 16 cannot be saved: .*/step-16\.pt cannot be written: Input/output error; "
+        rf"{stays}\. Look at that disk and folder, then {go_on} with: convrun run .*run",
+        str(caught.value),
+    ), caught.value
+
+
 def test_a_status_that_cannot_be_written_ends_no_run(train, tmp_path, monkeypatch):
     run, write = tmp_path / "run", folder_module.write_whole
 
@@ -346,3 +394,29 @@ def test_the_best_state_that_finds_no_room_waits_in_memory_and_is_written_before
     assert all(torch.equal(ours["model"][name], value) for name, value in whole["model"].items())
     for path in (tmp_path / "whole/weights").iterdir():
         assert path.read_bytes() == (tmp_path / "run/weights" / path.name).read_bytes()
+
+
+def test_on_a_full_disk_every_checkpoint_is_told_once_though_the_best_is_tried_again_and_again(
+    train, tmp_path, monkeypatch, wait_until
+):
+    run, save, tries = tmp_path / "run", torch.save, []
+
+    def full(content, file):
+        tries.append(content["state"]["step"])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def free():
+        wait_until(lambda: tries == [5] * 5)  # after the steps 5, 6, 8, 10 and 12
+        monkeypatch.setattr(torch, "save", save)
+
+    keys = ("checkpoints.every_steps=2", "logging.to=[console, jsonl]")
+    train(*keys, at={5: lambda: monkeypatch.setattr(torch, "save", full), 13: free})
+    log = log_of(run)
+    assert log.count("step-5.pt cannot be written: No space left on device (it needs") == 1
+    for step in (6, 8, 10, 12):
+        told = (
+            rf"step-{step}\.pt is not tried, because the best, step-5\.pt, comes first and still cannot be written: No"
+        )
+        assert len(re.findall(told, log)) == 1, step
+    assert "step-14.pt is saved: checkpoints are written again" in log
+    assert (run / "checkpoints/best").resolve().name == "step-5.pt"

@@ -1,4 +1,3 @@
-import importlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ LONG = (
 def stop():
     """A request that listens, in a run that has begun."""
     with StopRequest() as stop:
-        stop.run_has_begun = True
+        stop.begin()
         yield stop
 
 
@@ -34,7 +33,7 @@ def stop():
 def test_a_signal_is_noted_and_the_handlers_are_back_afterwards(number):
     before = {n: signal.getsignal(n) for n in STOPPING}
     with StopRequest() as stop:
-        stop.run_has_begun = True
+        stop.begin()
         assert not stop.is_set
         signal.raise_signal(number)
         assert stop.is_set
@@ -61,21 +60,6 @@ def test_a_first_ctrl_c_after_a_sigterm_is_no_second_one(stop):
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
     assert stop.signal == signal.SIGINT
-
-
-@pytest.mark.parametrize("number", STOPPING)
-def test_before_the_run_begins_a_signal_stops_at_once_through_any_handler_of_errors(number):
-    with (
-        pytest.raises(
-            (Preempted, Interrupted), match=f"stopped by {number.name} before training began; nothing was"
-        ) as end,
-        StopRequest(),
-    ):
-        try:
-            signal.raise_signal(number)
-        except Exception as error:  # as libraries do
-            raise AssertionError from error
-    assert end.value.exit_code == (130 if number == signal.SIGINT else 75)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
@@ -250,89 +234,6 @@ def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forke
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"]) == ("interrupted", 5)
     assert [path.name for path in folder.glob("checkpoints/*.pt")] == ["step-4.pt"]
-
-
-class Gate:
-    """A place in the code where a fork waits: it says that it is there, and goes on when it may."""
-
-    def __init__(self, folder):
-        self.reached, self.may_go = folder / "reached", folder / "may_go"
-
-    def wait(self):
-        self.reached.write_text("")
-        while not self.may_go.exists():
-            time.sleep(0.005)
-
-
-@pytest.fixture
-def gate(tmp_path):
-    return Gate(tmp_path)
-
-
-@pytest.fixture
-def forked_with_gate(forked, gate, tiny_file, tmp_path, wait_until):
-    """A fork of `convrun run` with the gate in the place of, or before, a function; waits until it is reached."""
-
-    def start(where, *overrides, when=lambda *_: True):
-        module, _, name = where.rpartition(".")
-        target = importlib.import_module(module)
-        original = getattr(target, name)
-
-        def gated(*arguments, **keys):
-            if when(*arguments):
-                gate.wait()
-            return original(*arguments, **keys)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(target, name, gated)
-            process = forked(
-                "run", tiny_file, *overrides, "--output", tmp_path / "run", "--device", "cpu", "--no-plugins"
-            )
-        wait_until(gate.reached.exists)
-        return process
-
-    return start
-
-
-@pytest.mark.parametrize(
-    ("where", "number", "code"),
-    [
-        ("convrun.training.run.open_data", signal.SIGTERM, 75),
-        ("convrun.training.run.open_data", signal.SIGINT, 130),
-        ("convrun.training.run.build_model", signal.SIGUSR1, 75),
-        ("convrun.run_folder.folder.RunLock", signal.SIGHUP, 75),
-    ],
-)
-def test_a_signal_during_set_up_ends_it_at_once_and_leaves_nothing(
-    where, number, code, forked, forked_with_gate, gate, tmp_path
-):
-    process = forked_with_gate(where)
-    process.send(number)
-    assert process.wait() == code
-    assert forked.output.read_text() == (
-        f"stopped by {number.name} before training began; nothing was changed, start again the same way\n"
-    )
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_signal_while_a_checkpoint_is_read_leaves_the_run_as_it_was(
-    train, forked, forked_with_gate, tmp_path, reference, rows
-):
-    with pytest.raises(Preempted):
-        train(at={6: lambda: signal.raise_signal(signal.SIGTERM)})
-    run = tmp_path / "run"
-
-    def content():
-        return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and not p.name.startswith(".lock")}
-
-    before = content()
-    process = forked_with_gate("convrun.training.saved_state.check_unchanged")
-    process.send(signal.SIGTERM)
-    assert process.wait() == 75
-    assert "Traceback" not in forked.output.read_text()
-    assert content() == before
-    assert train().step == 16
-    assert rows(run) == rows(reference)
 
 
 def is_of(name):
