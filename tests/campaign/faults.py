@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign.process import Forked
+from tests.campaign.process import Start
 from tests.campaign.trial import Lost, Trial, die_at_write
 
 KILLED = -signal.SIGKILL
@@ -69,7 +69,7 @@ def has_whole_photos(trial: Trial) -> bool:
 def killed_at_a_random_moment(trial: Trial) -> bool:
     process = trial.begin()
     if trial.wait_a_moment(process):
-        process.send(signal.SIGKILL)
+        process.send(signal.SIGKILL, trial.draws.randrange(trial.subject.ranks))
     return trial.end(process, 0, KILLED) == KILLED
 
 
@@ -291,7 +291,7 @@ def started_with_another_recipe(trial: Trial) -> bool:
     return True
 
 
-def _wait_until_it_trains(trial: Trial, process: Forked) -> None:
+def _wait_until_it_trains(trial: Trial, process: Start) -> None:
     """Until then a signal finds nothing to save."""
     while process.poll() is None and "in " + str(trial.run) not in process.output.read_text():
         time.sleep(0.002)

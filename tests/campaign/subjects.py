@@ -44,6 +44,7 @@ class Subject:
         workers: loader processes.
         precision: of the forward pass.
         is_broken: whether some images cannot be read from the start, and are skipped.
+        ranks: processes that share each update.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Subject:
     workers: int
     precision: str = "float32"
     is_broken: bool = False
+    ranks: int = 1
 
     @property
     def has_photos(self) -> bool:
@@ -75,6 +77,7 @@ SUBJECTS = (
     Subject("workers-fp16", SYNTHETIC, workers=2, precision="fp16"),
     Subject("photos", FOLDER, workers=1),
     Subject("photos-broken", FOLDER, workers=0, is_broken=True),
+    Subject("two-ranks", SYNTHETIC, workers=0, ranks=2),
 )
 
 

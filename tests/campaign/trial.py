@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.campaign.comparison import differences
-from tests.campaign.process import Forked
+from tests.campaign.process import Start
 from tests.campaign.subjects import Subject
 
 DISK_MEGABYTES = 24
@@ -56,25 +56,21 @@ class Trial:
         if self.has_disk:
             subprocess.run(["umount", "--lazy", str(self.disk)], check=True)
 
-    def begin(self, *overrides: str, prepare: Callable[[], None] = lambda: None) -> Forked:
+    def begin(self, *overrides: str, prepare: Callable[[], None] = lambda: None) -> Start:
         """Starts convrun on the run folder, as a user would each time."""
         self.starts += 1
 
-        def prepared() -> None:
-            os.chdir(self.folder)
-            prepare()
-
         arguments = ["run", self.recipe, "--output", self.run, "--device", "cpu", "--no-plugins", *overrides]
-        return Forked(arguments, self.folder / f"output-{self.starts}.txt", prepared)
+        return Start(arguments, self.folder / f"output-{self.starts}.txt", self.subject.ranks, prepare)
 
-    def wait_a_moment(self, process: Forked, share: float = 0.4) -> bool:
+    def wait_a_moment(self, process: Start, share: float = 0.4) -> bool:
         """Waits for some part of the time that the whole run takes; whether the process still runs then."""
         end = time.monotonic() + self.draws.uniform(0, share) * self.reference.seconds
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.0005)
         return process.poll() is None
 
-    def end(self, process: Forked, *codes: int) -> int:
+    def end(self, process: Start, *codes: int) -> int:
         """Waits for the end.
 
         Raises:

@@ -233,7 +233,8 @@ def test_of_many_that_start_at_one_moment_exactly_one_wins(left, tmp_path):
 
     def try_it(i):
         here = dataclasses.replace(ELSEWHERE, host=f"node{i}")
-        lock = RunLock(tmp_path, here=here, beat_seconds=BEAT, flock=no_lock_across_machines)
+        # Slow beats: a winner that the machine lets wait for three of them is rightly followed by another.
+        lock = RunLock(tmp_path, here=here, beat_seconds=0.5, flock=no_lock_across_machines)
         together.wait()
         try:
             lock.acquire()
@@ -315,7 +316,7 @@ def test_a_claim_that_somebody_deleted_is_lost(take):
     lock = take()
     claim_file(take.folder, lock.number).unlink()
     assert not lock.still_held()
-    with pytest.raises(RunFolderError, match="was taken over by somebody who deleted the lock's files"):
+    with pytest.raises(RunFolderError, match=r"lock's files in .* were deleted .*: this one stops"):
         lock.check_held()
 
 
