@@ -12,7 +12,7 @@ from convrun.distributed.children import free_port
 
 HANGS_AFTER_SECONDS = 120
 # From the end of one rank that failed to that of the others, which should have ended by themselves if they had met.
-LAUNCHERS_PATIENCE_SECONDS = 10
+LAUNCHERS_PATIENCE_SECONDS = 20
 
 
 class Forked:
