@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Any
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
 
+# Destructors and the like are over by then.
+AGAIN_SECONDS = 0.01
 # SIGHUP: the terminal was closed.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 
@@ -48,6 +51,8 @@ class StopRequest:
         self._since = time.monotonic()
         self._before: dict[signal.Signals, Any] = {}
         self._mask: set[int] = set()
+        self._unraisable_before: Any = None
+        self._again: threading.Timer | None = None  # sends a signal once more
 
     @property
     def is_set(self) -> bool:
@@ -83,11 +88,15 @@ class StopRequest:
             # What is ignored stays so: `nohup`, and a shell's `&`, rely on it.
             heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
+            self._unraisable_before, sys.unraisablehook = sys.unraisablehook, self._send_again
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._before:
+        if self._unraisable_before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # `let_through` holds no longer
+            sys.unraisablehook, self._unraisable_before = self._unraisable_before, None
+        if self._again is not None:
+            self._again.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if instead := self.error_before_training(error):
@@ -111,8 +120,20 @@ class StopRequest:
         # The user's word stands: a SIGTERM after Ctrl-C makes no preemption of it.
         if self.signal != signal.SIGINT:
             self.signal = signal.Signals(number)
-        if is_second_ctrl_c or (is_first and not self.run_has_begun):
+        lost, self._again = self._again, None
+        if lost is not None:
+            lost.cancel()  # another signal may have been faster
+        if lost is not None or is_second_ctrl_c or (is_first and not self.run_has_begun):
             raise StopNow
+
+    def _send_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Where nobody can raise anything, in a destructor for one, Python drops StopNow: it must come once more."""
+        if not isinstance(unraisable.exc_value, StopNow) or self.signal is None:
+            self._unraisable_before(unraisable)
+            return
+        main = threading.main_thread().ident or 0
+        self._again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, [main, self.signal])
+        self._again.start()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
-from convrun.training.signals import STOPPING, StopRequest
+from convrun.training.signals import STOPPING, StopNow, StopRequest
 
 LONG = (
     "training.epochs=100000",
@@ -284,3 +284,40 @@ def test_two_ctrl_c_while_the_weights_are_exported_stop_it_and_a_later_start_exp
     outcome = train()
     assert (outcome.step, outcome.was_finished) == (16, False)
     assert sorted(path.stem for path in run.glob("weights/*")) == ["best", "best_ema", "last", "last_ema"]
+
+
+class Destroyed:
+    """Meets a Ctrl-C in its end, where exceptions go nowhere."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_amid_a_destructor_is_not_lost_and_shows_no_traceback(capsys):
+    def wait(stop):
+        stop.begin()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        held = Destroyed()
+        del held
+        time.sleep(60)
+
+    with pytest.raises(StopNow), StopRequest() as stop:
+        wait(stop)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_else_a_destructor_raises_is_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
+    before = sys.unraisablehook
+
+    class Broken:
+        def __del__(self):
+            raise ValueError("not so")
+
+    with StopRequest():
+        held = Broken()
+        del held
+    assert told == ["not so"]
+    assert sys.unraisablehook is before
