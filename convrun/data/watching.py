@@ -108,9 +108,24 @@ class _Impatient(_MultiProcessingDataLoaderIter):
     Torch's own timeout would not do: with it, a death is noticed when it has passed, and slow is taken for stuck.
     """
 
+    _is_whole = False
+
     def __init__(self, loader: WatchedLoader) -> None:
         self._watch = loader.watch
         super().__init__(loader)
+        self._is_whole = True
+
+    def _shutdown_workers(self) -> None:
+        """Torch's own misses what `__init__` makes last, where a second Ctrl-C has cut that short."""
+        if self._is_whole:
+            super()._shutdown_workers()
+            return
+        for worker in getattr(self, "_workers", []):
+            worker.kill()
+            worker.join()
+        if getattr(self, "_worker_pids_set", False):
+            torch._C._remove_worker_pids(id(self))
+            self._worker_pids_set = False
 
     def _try_get_data(self, timeout: float = 0.0) -> Any:
         started = time.monotonic()

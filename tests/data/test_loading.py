@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import random
@@ -149,6 +150,25 @@ def test_a_stuck_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.perf_counter()
     batches.close()
     assert time.perf_counter() - started < 3
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("moment", ["_set_worker_pids", "_set_SIGCHLD_handler"])
+def test_workers_whose_start_is_cut_short_by_a_second_ctrl_c_are_ended_without_a_traceback(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convrun.training.signals import StopNow
+
+    def stop(*_: Any) -> None:
+        raise StopNow
+
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, moment, stop)
+    with pytest.raises(StopNow), feed(None, workers=2) as batches:
+        next(batches)
+    gc.collect()
+    assert told == []
     assert multiprocessing.active_children() == []
 
 
