@@ -121,7 +121,7 @@ def interrupted_twice(trial: Trial) -> bool:
         process.send(signal.SIGINT)
         time.sleep(trial.draws.uniform(0, 0.02))
         process.send(signal.SIGINT)
-    return trial.end(process, 0, 130) != 0
+    return trial.end(process, 0, 130, at_once=True) != 0
 
 
 @fault("signals")

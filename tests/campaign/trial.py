@@ -70,8 +70,8 @@ class Trial:
             time.sleep(0.0005)
         return process.poll() is None
 
-    def end(self, process: Start, *codes: int) -> int:
-        """Waits for the end.
+    def end(self, process: Start, *codes: int, at_once: bool = False) -> int:
+        """Waits for the end, of a process that was told to stop `at_once` or not.
 
         Raises:
             Lost: it hangs, ends otherwise than with one of these codes, or shows a traceback.
@@ -81,8 +81,10 @@ class Trial:
         except TimeoutError as error:
             raise Lost(f"start {self.starts}: {error}") from error
         text = process.output.read_text()
-        # Loader workers whose process was killed may say that they cannot reach it any more.
-        if "Traceback" in text and code != -signal.SIGKILL:
+        # Loader workers whose process was killed may say that they cannot reach it any more; a second Ctrl-C may find
+        # Python where it can only say that it ignores the exception.
+        is_noise = code == -signal.SIGKILL or (at_once and "Exception ignored in" in text)
+        if "Traceback" in text and not is_noise:
             raise Lost(f"start {self.starts} shows a traceback: {text.rstrip().splitlines()[-1]}")
         if code not in codes:
             raise Lost(f"start {self.starts} ended with {code} instead of {codes}: {text.rstrip()[-300:]}")
