@@ -405,12 +405,16 @@ def test_on_a_full_disk_every_checkpoint_is_told_once_though_the_best_is_tried_a
         tries.append(content["state"]["step"])
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def fill():
+        wait_until((run / "checkpoints/step-4.pt").exists)  # it may still be in flight
+        monkeypatch.setattr(torch, "save", full)
+
     def free():
         wait_until(lambda: tries == [5] * 5)  # after the steps 5, 6, 8, 10 and 12
         monkeypatch.setattr(torch, "save", save)
 
     keys = ("checkpoints.every_steps=2", "logging.to=[console, jsonl]")
-    train(*keys, at={5: lambda: monkeypatch.setattr(torch, "save", full), 13: free})
+    train(*keys, at={5: fill, 13: free})
     log = log_of(run)
     assert log.count("step-5.pt cannot be written: No space left on device (it needs") == 1
     for step in (6, 8, 10, 12):
