@@ -2,8 +2,9 @@
 
 Two processes meet over gloo on the loopback interface, one thread each. First they sum tensors as large as the
 gradients of ConvNeXts. Then they take updates of ConvNeXt-Atto (images of 64 pixels, 8 for each process) in turns
-(A B A B ...): with convrun's replicas, which sum gradients once an update, and with torch's DistributedDataParallel as
-its tutorial has it. The claim is about the median of the pairs' ratios: at most 1.05.
+(A B A B ...): as convrun does, which sums gradients once an update and asks all processes whether memory sufficed, and
+with torch's DistributedDataParallel as its tutorial has it. The claim is about the median of the pairs' ratios: at most
+1.05.
 
 Example: python benchmarks/processes.py --pairs 30
 """
@@ -80,7 +81,7 @@ def measure(rank: int, port: int, pairs: int, answer: SimpleQueue[float]) -> Non
         numbers = torch.ones(count)
         seconds = timed(lambda numbers=numbers: distributed.all_reduce(numbers), WARM_UP + 9)  # type: ignore[misc]
         say(f"  {name:<12} {4 * count / 1e6:8.1f} MB {1e3 * statistics.median(seconds):8.1f} ms   {spread(seconds)}")
-    ours, theirs = update_of(convrun_model(group)), update_of(plain_model())
+    ours, theirs = convrun_update(group), plain_update()
     for _ in range(WARM_UP):
         ours(), theirs()
     found = [(timed(ours, 1)[0], timed(theirs, 1)[0]) for _ in range(pairs)]
@@ -103,30 +104,47 @@ def atto() -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def convrun_model(group: Group) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor], float]:
-    """Weights, forward pass, and the loss's share of a batch: convrun sums the shares of all processes."""
+def convrun_update(group: Group) -> Callable[[], None]:
+    """As convrun does it: all processes' shares of the loss are summed, and all are asked whether memory sufficed."""
     model = atto()
-    return model, Replicas(model, group).forward, 1 / PROCESSES
-
-
-def plain_model() -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor], float]:
-    """The same; DistributedDataParallel divides by the number of processes."""
-    model = atto()
-    return model, DistributedDataParallel(model), 1.0
-
-
-def update_of(parts: tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor], float]) -> Callable[[], None]:
-    """An update on images that stay the same."""
-    model, forward, share = parts
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    images, labels = torch.randn(IMAGES, 3, PIXELS, PIXELS), torch.arange(IMAGES) % 10
+    replicas, step, loss = Replicas(model, group), step_of(model), loss_of_images()
 
     def update() -> None:
-        (nn.functional.cross_entropy(forward(images), labels) * share).backward()  # type: ignore[no-untyped-call]
+        replicas.begin_update()
+        (loss(replicas.forward) / PROCESSES).backward()  # type: ignore[no-untyped-call]
+        if group.all_true(True):
+            step()
+
+    return update
+
+
+def plain_update() -> Callable[[], None]:
+    """DistributedDataParallel divides by the number of processes."""
+    model = atto()
+    forward, step, loss = DistributedDataParallel(model), step_of(model), loss_of_images()
+
+    def update() -> None:
+        loss(forward).backward()  # type: ignore[no-untyped-call]
+        step()
+
+    return update
+
+
+def loss_of_images() -> Callable[[Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]:
+    """The loss of a forward pass, on images that stay the same."""
+    images, labels = torch.randn(IMAGES, 3, PIXELS, PIXELS), torch.arange(IMAGES) % 10
+    return lambda forward: nn.functional.cross_entropy(forward(images), labels)
+
+
+def step_of(model: nn.Module) -> Callable[[], None]:
+    """The optimizer's part of an update."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return update
+    return step
 
 
 def timed(work: Callable[[], object], times: int) -> list[float]:

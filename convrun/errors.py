@@ -11,9 +11,15 @@ if TYPE_CHECKING:
 
 
 class ConvrunError(Exception):
-    """The world is wrong: data, disk, device, plugin. The message says what, where and the cure."""
+    """The world is wrong: data, disk, device, plugin. The message says what, where and the cure.
+
+    Attributes:
+        is_agreed: all processes of a run raise it together, at the same step; else one does, and the others must be
+            told.
+    """
 
     exit_code = 1
+    is_agreed = False
 
 
 class PluginError(ConvrunError):
@@ -77,24 +83,27 @@ class DeviceMemoryError(ConvrunError):
         cure: an override that helps, such as `training.micro_batch=64`; None where none is known.
     """
 
-    def __init__(self, message: str, cure: str | None = None) -> None:
+    def __init__(self, message: str, cure: str | None = None, is_agreed: bool = False) -> None:
         super().__init__(message)
-        self.cure = cure
+        self.cure, self.is_agreed = cure, is_agreed
 
 
 class Diverged(ConvrunError):
     """The loss, a gradient or a weight is no longer a number."""
 
     exit_code = 3
+    is_agreed = True
 
 
 class Preempted(ConvrunError):
     """A signal asked the run to stop: its state is saved."""
 
     exit_code = 75
+    is_agreed = True
 
 
 class Interrupted(ConvrunError):
     """The user asked the run to stop: its state is saved."""
 
     exit_code = 130
+    is_agreed = True

@@ -117,6 +117,17 @@ class Group:
         distributed.all_gather_object(values, value, group=self._host_group)
         return values
 
+    def all_true(self, flag: bool) -> bool:
+        """Whether a flag is set in every process; the hosts wait for each other, no device does."""
+        if self.size == 1:
+            return flag
+        import torch
+        from torch import distributed
+
+        votes = torch.tensor(int(flag))
+        distributed.all_reduce(votes, distributed.ReduceOp.MIN, group=self._host_group)
+        return bool(votes)
+
     def wait(self) -> None:
         """Returns once all processes have called it."""
         if self.size > 1:

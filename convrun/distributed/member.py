@@ -21,7 +21,7 @@ from convrun.distributed.rank_log import Terminal
 from convrun.distributed.rendezvous import Meeting, another_connection, connect, meet, ranks_text
 from convrun.distributed.watch import GRACE_SECONDS, Watch
 from convrun.distributed.world import World
-from convrun.errors import ConvrunError, Diverged, Interrupted, Preempted
+from convrun.errors import ConvrunError, Interrupted, Preempted
 from convrun.training.device import device_identity, share_cores
 from convrun.training.signals import STOPPING, StopRequest, let_through
 
@@ -66,7 +66,7 @@ class Member:
         """Does this process's share of a run. If the run fails, here or elsewhere, the process ends in here.
 
         Raises:
-            Preempted, Interrupted, Diverged: all processes ended so together; raised in rank 0, for the user.
+            ConvrunError: all processes ended so together (`is_agreed`); raised in rank 0, for the user.
             SystemExit: the same in the other ranks.
         """
         try:
@@ -196,11 +196,12 @@ class Member:
 
 
 def _orderly_end(job: Callable[[Group], None], group: Group) -> ConvrunError | None:
-    """How the run ended, where all processes know: done, or stopped at the same step with all saved."""
+    """How the run ended, where all processes know: done, or stopped at the same step."""
     try:
         job(group)
-    except (Preempted, Interrupted, Diverged) as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # a second Ctrl-C: the others know nothing of it
+    except ConvrunError as error:
+        # A second Ctrl-C: the others know nothing of it.
+        if not error.is_agreed or isinstance(error.__cause__, KeyboardInterrupt):
             raise
         return error
     return None

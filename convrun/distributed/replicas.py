@@ -1,15 +1,16 @@
 """The same model in every process; the gradients of all are summed once an update."""
 
-# Not `from __future__ import annotations`: torch looks at the hook's annotations, and wants no strings.
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch._C._distributed_c10d import GradBucket
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convrun.distributed.gradient_sums import GradientSums, sum_up
 from convrun.distributed.group import Group
 
 
@@ -33,12 +34,33 @@ class Replicas:
     is_whole = True
 
     def __init__(self, model: nn.Module, group: Group, is_compiled: bool = False) -> None:
+        self._model, self._group, self._is_compiled = model, group, is_compiled
         self._shared: DistributedDataParallel | None = None
-        if group.size > 1:
-            self._shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
-            self._shared.register_comm_hook(None, _summed)
-        forward: nn.Module = self._shared if self._shared is not None else model
-        self.forward: Any = torch.compile(forward) if is_compiled else forward
+        self.renew()
+
+    def renew(self) -> None:
+        """Begins anew, without gradients, after an update that failed in one process or another; collective."""
+        if self._shared is not None:
+            self._shared._remove_autograd_hooks()  # type: ignore[no-untyped-call]
+        self._sums = GradientSums()
+        if self._group.size > 1:
+            self._shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True)
+            self._shared.register_comm_hook(self._sums, sum_up)
+        forward: nn.Module = self._shared if self._shared is not None else self._model
+        self.forward: Any = torch.compile(forward) if self._is_compiled else forward
+
+    def begin_update(self) -> None:
+        """From here on the other processes count on this one's gradients."""
+        self._sums.begin()
+
+    def make_up(self) -> bool:
+        """After a pass that failed here: the others get zeros for what they still wait for, sums that none must apply.
+
+        False: what they wait for is not known. So it is in the first two updates, between which torch lays out anew
+        what it sends, and with a model that has buffers, which torch sends too.
+        """
+        has_buffers = next(self._model.buffers(), None) is not None
+        return not self._sums.are_owed or (not has_buffers and self._sums.make_up())
 
     def summing(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """The context of a micro-batch's forward and backward pass; only in an update's last one anything is sent."""
@@ -63,10 +85,3 @@ class Replicas:
     def shares(self, saved: Mapping[Any, Any], own: Mapping[Any, Any]) -> Mapping[Any, Any]:
         """What this process holds of whole tensors: all."""
         return saved
-
-
-def _summed(_state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    work = distributed.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None
-    future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
-    return future

@@ -89,6 +89,9 @@ class Shards:
         self._model.set_is_last_backward(is_last)
         return contextlib.nullcontext()
 
+    def begin_update(self) -> None:
+        """The passes themselves keep the processes together."""
+
     def norms_of_all(self, norms: Tensor) -> Tensor:
         """The norms of tensors, given those of this process's shares of them; collective."""
         return self._group.add_up(norms.square()).sqrt()

@@ -44,7 +44,7 @@ def after_out_of_memory(error: DeviceMemoryError, folder: Path) -> DeviceMemoryE
     key, _, value = error.cure.partition("=")
     is_saved = bool(checkpoints.steps_in(folder / "checkpoints"))
     saved = "all is saved, go on with" if is_saved else "go on with"
-    return DeviceMemoryError(f"{error}; {saved}: {_command(folder, key, value, is_saved)}", error.cure)
+    return DeviceMemoryError(f"{error}; {saved}: {_command(folder, key, value, is_saved)}", error.cure, error.is_agreed)
 
 
 def _where_from(folder: Path, steps: list[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Sized
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from convrun.data.feed import EvalBatch
 from convrun.distributed.group import Group
+from convrun.training.out_of_memory import fits
 from convrun.training.precision import Precision
 
 
@@ -34,6 +36,10 @@ class EvaluationStopped(Exception):
     """A signal came in the midst of an evaluation."""
 
 
+class EvaluationDoesNotFit(Exception):
+    """A batch did not fit into the device's memory, here or in another process."""
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -44,6 +50,7 @@ def evaluate(
     splits: int = 1,
     group: Group | None = None,
     take_part: Callable[[], object] = lambda: None,
+    fits: Callable[[Callable[[], object]], bool] = fits,
 ) -> Score:
     """Evaluates a model.
 
@@ -57,13 +64,26 @@ def evaluate(
         group: the processes that share the images; the score is that of all.
         take_part: called for each forward pass that another process may make and this one does not, where a model's
             passes are collective.
+        fits: makes an attempt; whether memory suffices, in all processes.
 
     Raises:
         EvaluationStopped: `should_stop` said so; there is no score then.
+        EvaluationDoesNotFit: in all processes, if memory does not suffice in one.
     """
     group = group or Group()
     sums = torch.zeros(4, dtype=torch.float64, device=precision.device)
     was_training = model.training
+
+    def add(batch: EvalBatch | None) -> None:
+        parts = batch.images.chunk(splits) if batch is not None else ()
+        with precision.autocast():
+            logits = [model(inputs(part)) for part in parts]
+            for _ in range(splits - len(parts)):
+                take_part()
+        if batch is not None:
+            labels = batch.labels.to(precision.device, non_blocking=True)
+            sums.add_(_sums(torch.cat(logits).float(), labels))
+
     model.eval()
     try:
         # Closed here and not by the garbage collector, in which a second Ctrl-C would be lost.
@@ -71,14 +91,8 @@ def evaluate(
             for batch in rounds:
                 if should_stop():
                     raise EvaluationStopped
-                parts = batch.images.chunk(splits) if batch is not None else ()
-                with precision.autocast():
-                    logits = [model(inputs(part)) for part in parts]
-                    for _ in range(splits - len(parts)):
-                        take_part()
-                if batch is not None:
-                    labels = batch.labels.to(precision.device, non_blocking=True)
-                    sums += _sums(torch.cat(logits).float(), labels)
+                if not fits(partial(add, batch)):
+                    raise EvaluationDoesNotFit
     finally:
         model.train(was_training)
     loss, top1, top5, images = group.add_up(sums).tolist()

@@ -1,20 +1,41 @@
-"""After a step or an evaluation that ran out of memory: what would fit."""
+"""After a step or an evaluation that ran out of memory: what would fit.
+
+Among several processes the one whose memory did not suffice tells the others before any of them goes on, so all begin
+anew together. Where the model's passes are themselves collective (fsdp) they cannot: the run ends.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from convrun.data.fetch import MicroBatch
+from convrun.distributed.replicas import Replicas
 from convrun.errors import DeviceMemoryError
 from convrun.plan import Plan
 from convrun.training.out_of_memory import fits, largest_that_fits, more_splits
 
 if TYPE_CHECKING:
-    from convrun.data.feed import MicroBatch
     from convrun.training.trainer import Trainer
 
 LESS = "take a smaller model or input_size, or another precision or device"
+
+
+def fits_in_all(trainer: Trainer, attempt: Callable[[], object]) -> bool:
+    """Makes an attempt, as `fits` does; whether memory sufficed in all processes. Collective, but for shards.
+
+    Raises:
+        DeviceMemoryError: it did not suffice here, and the others cannot be kept from waiting for this process.
+    """
+    is_fitting, replicas = fits(attempt), trainer.replicas
+    if trainer.group.size == 1 or not isinstance(replicas, Replicas):
+        return is_fitting
+    if not is_fitting and not replicas.make_up():
+        raise _of_one_among_several(trainer.plan, trainer.state.step + 1)
+    return trainer.group.all_true(is_fitting)
 
 
 def make_room(trainer: Trainer) -> None:
@@ -24,35 +45,36 @@ def make_room(trainer: Trainer) -> None:
         DeviceMemoryError: they cannot; the state before the step is saved.
     """
     trainer.undo_step()
-    try:
-        trainer.state.forward_splits = _smaller_parts(trainer)
-    except DeviceMemoryError:
-        trainer.save_if_whole()
-        raise
-    _note_parts(trainer)
+    if not isinstance(trainer.replicas, Replicas):
+        raise _of_one_among_several(trainer.plan, trainer.state.step + 1)
+    trainer.replicas.renew()
+    before = trainer.state.forward_splits
+    _take_smaller_parts(trainer)
+    agree_on_parts(trainer, before)
 
 
-def agree_on_parts(trainer: Trainer) -> None:
-    """In how many parts micro-batches fit in every process; collective, and only of use among several.
+def agree_on_parts(trainer: Trainer, before: int | None = None) -> None:
+    """Tries a micro-batch before the first step; all processes take the smallest parts that one of them needs.
 
-    In a step, one that runs out of memory leaves the others waiting for its gradients. So with `micro_batch: auto` each
-    tries a micro-batch before they begin, with gradients and memory as large as the optimizer's in place, and all take
-    the smallest parts that one of them needs. Not where the passes themselves are collective (fsdp).
+    Collective, and only of use among several: a step in which one runs out of memory can begin anew once two updates
+    have shown what the processes send each other. So after the try come two updates that change nothing.
+
+    Args:
+        trainer: among several processes.
+        before: in how many parts micro-batches went through the model, if that is changed already.
 
     Raises:
-        DeviceMemoryError: not even one image fits.
+        DeviceMemoryError: they do not fit; the state is saved.
     """
-    plan, state, before = trainer.plan, trainer.state, trainer.state.forward_splits
-    is_left = state.step < plan.total_steps
-    if not (plan.processes > 1 and plan.micro_batch_is_auto and trainer.replicas.is_whole and is_left):
-        return
-    with trainer.feed(state.step) as feed:
-        micro_batch = next(iter(feed))
-    while not all(trainer.group.from_all(fits(lambda: _try(trainer, micro_batch)))):
-        splits = more_splits(plan.micro_batch, state.forward_splits)
-        if splits is None:
-            raise DeviceMemoryError(f"out of memory before step {state.step + 1}, with one image at a time; {LESS}")
-        state.forward_splits = splits
+    plan, state = trainer.plan, trainer.state
+    before = before or state.forward_splits
+    if plan.processes > 1 and isinstance(trainer.replicas, Replicas) and state.step < plan.total_steps:
+        micro_batch = _any_micro_batch(trainer, plan.micro_batch)
+        while not fits_in_all(trainer, partial(_try, trainer, micro_batch)):
+            _take_smaller_parts(trainer)
+        for _ in range(2):
+            if not fits(partial(_try_whole_update, trainer, micro_batch)):
+                raise _of_one_among_several(plan, state.step + 1)
     if state.forward_splits > before:
         _note_parts(trainer)
 
@@ -64,22 +86,28 @@ def _note_parts(trainer: Trainer) -> None:
     trainer.observer.log(row)
 
 
-def _smaller_parts(trainer: Trainer) -> int:
-    """In how many parts micro-batches are to go through the model, now that the present number is too small.
+def _take_smaller_parts(trainer: Trainer) -> None:
+    """More parts of a micro-batch, now that the present number is too small.
 
     Raises:
-        DeviceMemoryError: the recipe fixes the micro-batch, or a part is one image already.
+        DeviceMemoryError: the recipe fixes the micro-batch, or a part is one image already; the state is saved.
     """
-    plan, step = trainer.plan, trainer.state.step + 1
-    if plan.processes > 1:
-        what = f"out of memory in step {step}: micro-batches of {plan.micro_batch} images do not fit"
-        raise _of_one_among_several(what, "training.micro_batch", plan.micro_batch)
-    if not plan.micro_batch_is_auto:
-        raise _fixed(trainer, step)
-    splits = more_splits(plan.micro_batch, trainer.state.forward_splits)
-    if splits is None:
-        raise DeviceMemoryError(f"out of memory in step {step}, with one image at a time; {LESS}")
-    return splits
+    plan, state, step = trainer.plan, trainer.state, trainer.state.step + 1
+    splits = more_splits(plan.micro_batch, state.forward_splits)
+    if plan.micro_batch_is_auto and splits is not None:
+        state.forward_splits = splits
+        return
+    error = _fixed(trainer, step) if not plan.micro_batch_is_auto else _one_image(f"step {step}")
+    trainer.save_unless_saved()
+    raise error
+
+
+def _any_micro_batch(trainer: Trainer, images: int) -> MicroBatch:
+    """Black images, as this process's last micro-batch of an update; memory does not depend on what they show."""
+    plan, shape = trainer.plan, (images, 3, trainer.plan.input_size, trainer.plan.input_size)
+    number = (plan.accumulation - 1) * plan.processes + trainer.group.rank
+    blank = torch.zeros(shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    return MicroBatch(trainer.state.step, number, 0, blank, torch.zeros(images, dtype=torch.int64))
 
 
 def _try(trainer: Trainer, micro_batch: MicroBatch) -> None:
@@ -87,6 +115,7 @@ def _try(trainer: Trainer, micro_batch: MicroBatch) -> None:
     slots = 0 if trainer.optimizer.state else int(trainer.plan.optimizer.component.meta.get("slots") or 0)
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     moments = [torch.empty_like(p) for p in parameters for _ in range(slots)]
+    trainer.buffers.keep()
     try:
         # Twice: the second finds gradients there, as all micro-batches of a step but the first do.
         for _ in range(2):
@@ -97,17 +126,13 @@ def _try(trainer: Trainer, micro_batch: MicroBatch) -> None:
         del moments
 
 
-def _of_one_among_several(what: str, key: str, images: int) -> DeviceMemoryError:
-    """The others wait in the midst of it: this process can neither begin anew nor try what would fit.
-
-    Nor can it tell what is saved: only rank 0 writes, and of shares (fsdp) not even rank 0 without the others.
-    """
-    splits = more_splits(images, 1)
-    if splits is None:
-        return DeviceMemoryError(f"{what}; {LESS}")
-    return DeviceMemoryError(
-        f"{what}; go on from the last checkpoint with {key}={images // splits} --allow-change {key}, or {LESS}"
-    )
+def _try_whole_update(trainer: Trainer, micro_batch: MicroBatch) -> None:
+    """An update's last pass, whose gradients are summed; they are not applied. Collective."""
+    trainer.buffers.keep()
+    try:
+        trainer.accumulate_all([micro_batch])
+    finally:
+        trainer.undo_step()
 
 
 def _fixed(trainer: Trainer, step: int) -> DeviceMemoryError:
@@ -115,26 +140,46 @@ def _fixed(trainer: Trainer, step: int) -> DeviceMemoryError:
     what = f"out of memory in step {step}: micro-batches of {size} images do not fit"
     fitting = fitting_micro_batch(trainer)
     if fitting is None:
-        return DeviceMemoryError(f"{what}, and neither does any part of one; {LESS}")
+        return DeviceMemoryError(f"{what}, and neither does any part of one; {LESS}", is_agreed=True)
     cure = f"training.micro_batch={fitting}"
-    return DeviceMemoryError(f"{what}; {cure} does (tried), training.micro_batch=auto finds out by itself", cure)
+    message = f"{what}; {cure} does (tried), training.micro_batch=auto finds out by itself"
+    return DeviceMemoryError(message, cure, is_agreed=True)
+
+
+def _one_image(where: str) -> DeviceMemoryError:
+    return DeviceMemoryError(f"out of memory in {where}, with one image at a time; {LESS}", is_agreed=True)
 
 
 def fitting_micro_batch(trainer: Trainer) -> int | None:
-    """The largest part of a micro-batch (halves, quarters, ...) that fits, found out by trying; None: none does."""
+    """The largest part of a micro-batch (halves, quarters, ...) that fits, found out by trying; None: none does.
+
+    Of several processes, in all; collective.
+    """
+
+    def does_fit(images: int) -> bool:
+        return fits_in_all(trainer, partial(_try, trainer, _any_micro_batch(trainer, images)))
+
     plan = trainer.plan
-    with trainer.feed(trainer.state.step) as feed:
-        micro_batch = next(iter(feed))
-
-    def attempt(images: int) -> None:
-        _try(trainer, _first_of(micro_batch, images))
-
     mixes = any(choice.component.meta.get("mixes", False) for choice in plan.batch_augmentations)
-    return largest_that_fits(plan.micro_batch, attempt, least=2 if mixes else 1)
+    return largest_that_fits(plan.micro_batch, does_fit, least=2 if mixes else 1)
 
 
-def _first_of(micro_batch: MicroBatch, images: int) -> MicroBatch:
-    return micro_batch._replace(images=micro_batch.images[:images], labels=micro_batch.labels[:images])
+def _of_one_among_several(plan: Plan, step: int) -> DeviceMemoryError:
+    """The others wait in the midst of it: this process can neither begin anew nor try what would fit.
+
+    Nor can it tell what is saved: only rank 0 writes, and of shares (fsdp) not even rank 0 without the others.
+    """
+    what = f"out of memory in step {step}: micro-batches of {plan.micro_batch} images do not fit"
+    return _go_on_with(what, "training.micro_batch", plan.micro_batch)
+
+
+def _go_on_with(what: str, key: str, images: int) -> DeviceMemoryError:
+    splits = more_splits(images, 1)
+    if splits is None:
+        return DeviceMemoryError(f"{what}; {LESS}")
+    return DeviceMemoryError(
+        f"{what}; go on from the last checkpoint with {key}={images // splits} --allow-change {key}, or {LESS}"
+    )
 
 
 def update_does_not_fit(step: int) -> DeviceMemoryError:
@@ -145,19 +190,20 @@ def update_does_not_fit(step: int) -> DeviceMemoryError:
     )
 
 
-def smaller_evaluation(plan: Plan, splits: int) -> int:
+def smaller_evaluation(trainer: Trainer) -> int:
     """In how many parts an evaluation's batches are to go through the model, now that the present number is too small.
 
     Raises:
         DeviceMemoryError: the recipe fixes the batch, or a part is one image already.
     """
-    batch, more = plan.evaluation_batch, more_splits(plan.evaluation_batch, splits)
+    plan = trainer.plan
+    batch, more = plan.evaluation_batch, more_splits(plan.evaluation_batch, trainer.state.evaluation_splits)
     what = f"out of memory in the evaluation: batches of {batch} images do not fit"
-    if plan.processes > 1:
-        raise _of_one_among_several(what, "evaluation.batch_size", batch)
+    if not isinstance(trainer.replicas, Replicas):
+        raise _go_on_with(what, "evaluation.batch_size", batch)
     if not plan.evaluation_batch_is_auto:
         cure = "evaluation.batch_size=auto"
-        raise DeviceMemoryError(f"{what}; {cure}", cure)
+        raise DeviceMemoryError(f"{what}; {cure}", cure, is_agreed=True)
     if more is None:
-        raise DeviceMemoryError(f"out of memory in the evaluation, with one image at a time; {LESS}")
+        raise _one_image("the evaluation")
     return more

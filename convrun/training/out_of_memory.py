@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 from collections.abc import Callable
 
@@ -42,11 +41,11 @@ def more_splits(images: int, splits: int) -> int | None:
     return next((d for d in divisors(images) if d >= 2 * splits), images if splits < images else None)
 
 
-def largest_that_fits(images: int, attempt: Callable[[int], object], least: int = 1) -> int | None:
+def largest_that_fits(images: int, does_fit: Callable[[int], bool], least: int = 1) -> int | None:
     """How many images fit, found out by trying: the parts of a batch that does not fit whole, each half the last."""
     splits = more_splits(images, 1)
     while splits is not None and images // splits >= least:
-        if fits(functools.partial(attempt, images // splits)):
+        if does_fit(images // splits):
             return images // splits
         splits = more_splits(images, splits)
     return None

@@ -210,6 +210,7 @@ class Session:
         # It may be only the echo of what happened in another process.
         if (
             state == "failed"
+            and not getattr(error, "is_agreed", False)
             and (failure := self.group.cause_of(error)) is not None
             and failure.rank != self.group.rank
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,8 +21,8 @@ from convrun.plan import Plan
 from convrun.randomness import Draws, seed_model_draws
 from convrun.training.buffers import Buffers
 from convrun.training.ema import Ema
-from convrun.training.evaluation import EvaluationStopped, Score, evaluate
-from convrun.training.fitting import agree_on_parts, make_room, smaller_evaluation, update_does_not_fit
+from convrun.training.evaluation import EvaluationDoesNotFit, EvaluationStopped, evaluate
+from convrun.training.fitting import agree_on_parts, fits_in_all, make_room, smaller_evaluation, update_does_not_fit
 from convrun.training.gradients import Gradients
 from convrun.training.observer import Observer
 from convrun.training.out_of_memory import fits
@@ -111,7 +112,7 @@ class Trainer:
         while not self.is_over():
             self.set_learning_rate(plan.lr(state.step))
             self.buffers.keep()
-            if not fits(lambda: self.accumulate_all(islice(micro_batches, plan.accumulation))):
+            if not fits_in_all(self, lambda: self.accumulate_all(islice(micro_batches, plan.accumulation))):
                 return False
             if not fits(self.update):
                 raise update_does_not_fit(state.step + 1)
@@ -126,6 +127,7 @@ class Trainer:
 
     def accumulate_all(self, micro_batches: Iterable[MicroBatch]) -> None:
         """Sums up the gradients of one step."""
+        self.replicas.begin_update()
         for micro_batch in micro_batches:
             self.window.add_loss(self.accumulate(micro_batch))
 
@@ -249,24 +251,17 @@ class Trainer:
         self.state.stopped_because = self.state.stopped_because or because
 
     def _score(self, weights: str) -> dict[str, Any]:
-        scores: list[Score] = []
-        while not fits(lambda: scores.append(self._evaluated())):
-            self.state.evaluation_splits = smaller_evaluation(self.plan, self.state.evaluation_splits)
-            parts = self.state.evaluation_splits
-            self.observer.say(f"out of memory in the evaluation: it begins anew, its batches in {parts} parts each")
-        return scores[0].row(self.state.step, self.epoch, weights)
-
-    def _evaluated(self) -> Score:
-        return evaluate(
-            self.model,
-            self.validation,
-            self.inputs,
-            self.precision,
-            self.should_stop,
-            self.state.evaluation_splits,
-            self.group,
-            self.take_part,
-        )
+        state, fits_here = self.state, partial(fits_in_all, self)
+        inputs, stop, group = self.inputs, self.should_stop, self.group
+        data = (self.model, self.validation, inputs, self.precision, stop)
+        while True:
+            try:
+                score = evaluate(*data, state.evaluation_splits, group, self.take_part, fits_here)
+            except EvaluationDoesNotFit:
+                state.evaluation_splits = parts = smaller_evaluation(self)
+                self.observer.say(f"out of memory in the evaluation: it begins anew, its batches in {parts} parts each")
+            else:
+                return score.row(state.step, self.epoch, weights)
 
     def take_part(self) -> None:
         """A forward pass without images of its own, if the other processes' passes need this one's weights."""
