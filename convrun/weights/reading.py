@@ -75,10 +75,12 @@ def kind_of(path: Path, shown: str) -> Kind:
             start = file.read(256)
     except OSError as error:
         raise CheckpointError(f"{shown} cannot be read: {error.strerror or error}") from error
-    if start.startswith((b"PK\x03\x04", b"\x80")):
-        return "torch"
+    # First, for the length of safetensors' header, in 8 bytes, may begin as a pickle or an archive does. Neither of
+    # those can have zeros there and a brace after them.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return "safetensors"
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
     raise CheckpointError(f"{shown} is no file of weights: {_guess(start)}")
 
 

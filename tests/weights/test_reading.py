@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from convrun.errors import CheckpointError
-from convrun.weights.reading import read_weights
+from convrun.weights.reading import kind_of, read_weights
 
 MODEL = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 EMA = {name: tensor + 100 for name, tensor in MODEL.items()}
@@ -145,6 +145,14 @@ def test_damaged_files_are_refused(saved, tmp_path):
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(CheckpointError, match="wrong check sum"):
         read_weights(path)
+
+
+def test_safetensors_whose_length_of_header_begins_as_a_pickle_does_are_no_pickle(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(MODEL, path)
+    assert path.read_bytes()[0] == 0x80  # a header of 128 bytes
+    assert kind_of(path, "w.safetensors") == "safetensors"
+    same(read_weights(path), MODEL)
 
 
 def test_cut_safetensors_are_refused(tmp_path):
