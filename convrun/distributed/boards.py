@@ -1,7 +1,7 @@
 """Where a process that fails leaves word for the others: only the first one's is kept.
 
 Two of a kind: a folder for processes on one machine, whose parent reads it too, and a key of the store where the
-processes of torchrun and srun have met.
+processes of torchrun and srun have met. The folder also tells the parent of an end that is nobody's failure alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FolderBoard:
     """A file in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "failure.json"
+        self._file, self._agreed_end = folder / "failure.json", folder / "agreed-end"
 
     def claim(self, failure: Failure) -> bool:
         """Leaves word: a link is made whole or not at all, and not over another.
@@ -57,6 +57,16 @@ class FolderBoard:
             return Failure.from_json(self._file.read_text(encoding="utf-8"))
         except OSError:
             return None
+
+    def note_agreed_end(self) -> None:
+        """All processes are about to end together; rank 0 says why."""
+        with contextlib.suppress(OSError):  # as in `claim`: the parent then takes the exit code for a failure
+            self._agreed_end.touch()
+
+    @property
+    def is_end_agreed(self) -> bool:
+        """Whether `note_agreed_end` was called."""
+        return self._agreed_end.exists()
 
 
 class StoreBoard:

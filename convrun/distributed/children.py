@@ -22,7 +22,7 @@ from convrun.distributed.world import BOARD_VARIABLE, PARENT_VARIABLE
 from convrun.errors import ConvrunError, Interrupted
 from convrun.training.signals import STOPPING
 
-# Exit codes of a run that all processes ended together; rank 0 has said why.
+# Exit codes of a run that all processes ended together; rank 0 has said why. With any other, it has left word of that.
 TOGETHER = (3, 75, 130)
 POLL_SECONDS = 0.05
 # Enough for the others' watch, and for rank 0 to note in the run folder why the run ended.
@@ -122,7 +122,7 @@ class Children:
         if status == 0:
             return float("inf")  # they come to the same end, or their watch finds that it has gone
         self._failure = self._failure or self.board.read()
-        if self._failure is None and status in TOGETHER:
+        if self._failure is None and (status in TOGETHER or (status > 0 and self.board.is_end_agreed)):
             return AT_ONCE_SECONDS if rank == 0 else PARTING_SECONDS
         if self._failure is None:
             # Whom the kernel kills for memory, has said nothing of it.

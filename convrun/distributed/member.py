@@ -79,6 +79,8 @@ class Member:
                 self.group = Group(self.world, meeting, device)
                 self.group.cause_of = self._cause_of
                 end = _orderly_end(job, self.group)
+                if end is not None and self.world.board and self.world.rank == 0:
+                    FolderBoard(Path(self.world.board)).note_agreed_end()  # before any process ends with this error
                 self._part(self.store)
             self.group.close()
         except BaseException as error:

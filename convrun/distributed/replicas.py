@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,20 +35,33 @@ class Replicas:
     is_whole = True
 
     def __init__(self, model: nn.Module, group: Group, is_compiled: bool = False) -> None:
-        self._model, self._group, self._is_compiled = model, group, is_compiled
-        self._shared: DistributedDataParallel | None = None
-        self.renew()
+        self._model, self._is_compiled = model, is_compiled
+        self._sums = GradientSums()
+        self._shared = self._share(is_sent=True) if group.size > 1 else None
+        self.forward: Any = self._compiled()
 
     def renew(self) -> None:
-        """Begins anew, without gradients, after an update that failed in one process or another; collective."""
+        """Begins anew, without gradients, after an update that failed in one process or another; nothing is sent."""
         if self._shared is not None:
             self._shared._remove_autograd_hooks()  # type: ignore[no-untyped-call]
-        self._sums = GradientSums()
-        if self._group.size > 1:
-            self._shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True)
-            self._shared.register_comm_hook(self._sums, sum_up)
-        forward: nn.Module = self._shared if self._shared is not None else self._model
-        self.forward: Any = torch.compile(forward) if self._is_compiled else forward
+            # Memory is short, and each holds as much as all gradients: the old one goes before the new one comes.
+            self._shared = self.forward = None
+            gc.collect()  # torch.compile ties it into reference cycles
+            self._sums = GradientSums()
+            self._shared = self._share(is_sent=False)
+            self.forward = self._compiled()
+
+    def _share(self, is_sent: bool) -> DistributedDataParallel:
+        """Made anew. Only if it is to be sent, rank 0's model goes to all; between updates it is the same in all."""
+        shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True, init_sync=is_sent)
+        # Else the first pass would begin with sending buffers, even a try that sums nothing and may fail before it.
+        shared.require_forward_param_sync = False
+        shared.register_comm_hook(self._sums, sum_up)
+        return shared
+
+    def _compiled(self) -> Any:
+        forward = self._model if self._shared is None else self._shared
+        return torch.compile(forward) if self._is_compiled else forward
 
     def begin_update(self) -> None:
         """From here on the other processes count on this one's gradients."""

@@ -37,14 +37,25 @@ def after_divergence(error: Diverged, plan: Plan, folder: Path, record: str) -> 
     return Diverged("\n".join(lines))
 
 
-def after_out_of_memory(error: DeviceMemoryError, folder: Path) -> DeviceMemoryError:
-    """The error with the command that goes on, where one is known to help."""
+def after_out_of_memory(error: DeviceMemoryError, folder: Path, is_all_saved: bool) -> DeviceMemoryError:
+    """The error with the command that goes on, where one is known to help.
+
+    Args:
+        error: as the trainer raised it.
+        folder: of the run, where every checkpoint begun is finished.
+        is_all_saved: whether the last one could be written.
+    """
     if error.cure is None:
         return error
     key, _, value = error.cure.partition("=")
-    is_saved = bool(checkpoints.steps_in(folder / "checkpoints"))
-    saved = "all is saved, go on with" if is_saved else "go on with"
-    return DeviceMemoryError(f"{error}; {saved}: {_command(folder, key, value, is_saved)}", error.cure, error.is_agreed)
+    steps = checkpoints.steps_in(folder / "checkpoints")
+    saved = "go on with"
+    if steps:
+        newest = checkpoints.path_of(folder, steps[-1]).name
+        saved = "all is saved, go on with" if is_all_saved else f"what came after {newest} is lost, go on from it with"
+    return DeviceMemoryError(
+        f"{error}; {saved}: {_command(folder, key, value, bool(steps))}", error.cure, error.is_agreed
+    )
 
 
 def _where_from(folder: Path, steps: list[int]) -> str:
@@ -71,4 +82,4 @@ def advising(checkpointer: Checkpointer, plan: Plan, folder: Path, record: Calla
         raise after_divergence(error, plan, folder, record()) from error
     except DeviceMemoryError as error:
         checkpointer.wait()
-        raise after_out_of_memory(error, folder) from error
+        raise after_out_of_memory(error, folder, not checkpointer.is_to_try_again()) from error

@@ -11,11 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from convrun.data.fetch import MicroBatch
 from convrun.distributed.replicas import Replicas
-from convrun.errors import DeviceMemoryError
-from convrun.plan import Plan
+from convrun.errors import DeviceMemoryError, ModelError
+from convrun.recipe.problems import listed
 from convrun.training.out_of_memory import fits, largest_that_fits, more_splits
 
 if TYPE_CHECKING:
@@ -33,9 +34,15 @@ def fits_in_all(trainer: Trainer, attempt: Callable[[], object]) -> bool:
     is_fitting, replicas = fits(attempt), trainer.replicas
     if trainer.group.size == 1 or not isinstance(replicas, Replicas):
         return is_fitting
-    if not is_fitting and not replicas.make_up():
-        raise _of_one_among_several(trainer.plan, trainer.state.step + 1)
+    if not is_fitting and not _makes_up(replicas):
+        raise _of_one_among_several(trainer)
     return trainer.group.all_true(is_fitting)
+
+
+def _makes_up(replicas: Replicas) -> bool:
+    """Whether the others get what they wait for; it takes memory too."""
+    made_up: list[bool] = []
+    return fits(lambda: made_up.append(replicas.make_up())) and made_up[0]
 
 
 def make_room(trainer: Trainer) -> None:
@@ -45,9 +52,8 @@ def make_room(trainer: Trainer) -> None:
         DeviceMemoryError: they cannot; the state before the step is saved.
     """
     trainer.undo_step()
-    if not isinstance(trainer.replicas, Replicas):
-        raise _of_one_among_several(trainer.plan, trainer.state.step + 1)
-    trainer.replicas.renew()
+    if not isinstance(trainer.replicas, Replicas) or not fits(trainer.replicas.renew):
+        raise _of_one_among_several(trainer)
     before = trainer.state.forward_splits
     _take_smaller_parts(trainer)
     agree_on_parts(trainer, before)
@@ -65,6 +71,7 @@ def agree_on_parts(trainer: Trainer, before: int | None = None) -> None:
 
     Raises:
         DeviceMemoryError: they do not fit; the state is saved.
+        ModelError: the model has weights that get no gradient.
     """
     plan, state = trainer.plan, trainer.state
     before = before or state.forward_splits
@@ -74,7 +81,7 @@ def agree_on_parts(trainer: Trainer, before: int | None = None) -> None:
             _take_smaller_parts(trainer)
         for _ in range(2):
             if not fits(partial(_try_whole_update, trainer, micro_batch)):
-                raise _of_one_among_several(plan, state.step + 1)
+                raise _of_one_among_several(trainer)
     if state.forward_splits > before:
         _note_parts(trainer)
 
@@ -131,8 +138,20 @@ def _try_whole_update(trainer: Trainer, micro_batch: MicroBatch) -> None:
     trainer.buffers.keep()
     try:
         trainer.accumulate_all([micro_batch])
+        _check_gradients(trainer.model)
     finally:
         trainer.undo_step()
+
+
+def _check_gradients(model: nn.Module) -> None:
+    """Raises ModelError if a weight that is to be trained has no gradient: its sum would be waited for, for ever."""
+    without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    if without:
+        raise ModelError(
+            f"{len(without)} weights of {type(model).__name__} got no gradient ({listed(without)}), and several "
+            "processes sum those of all; leave them out of the model, freeze them (requires_grad_(False)), or train "
+            "with distributed.strategy=fsdp or in one process"
+        )
 
 
 def _fixed(trainer: Trainer, step: int) -> DeviceMemoryError:
@@ -164,17 +183,18 @@ def fitting_micro_batch(trainer: Trainer) -> int | None:
     return largest_that_fits(plan.micro_batch, does_fit, least=2 if mixes else 1)
 
 
-def _of_one_among_several(plan: Plan, step: int) -> DeviceMemoryError:
+def _of_one_among_several(trainer: Trainer) -> DeviceMemoryError:
     """The others wait in the midst of it: this process can neither begin anew nor try what would fit.
 
     Nor can it tell what is saved: only rank 0 writes, and of shares (fsdp) not even rank 0 without the others.
     """
-    what = f"out of memory in step {step}: micro-batches of {plan.micro_batch} images do not fit"
-    return _go_on_with(what, "training.micro_batch", plan.micro_batch)
+    size, state = trainer.plan.micro_batch, trainer.state
+    what = f"out of memory in step {state.step + 1}: micro-batches of {size} images do not fit"
+    return _go_on_with(what, "training.micro_batch", size, state.forward_splits)
 
 
-def _go_on_with(what: str, key: str, images: int) -> DeviceMemoryError:
-    splits = more_splits(images, 1)
+def _go_on_with(what: str, key: str, images: int, parts: int) -> DeviceMemoryError:
+    splits = more_splits(images, parts)
     if splits is None:
         return DeviceMemoryError(f"{what}; {LESS}")
     return DeviceMemoryError(
@@ -200,7 +220,7 @@ def smaller_evaluation(trainer: Trainer) -> int:
     batch, more = plan.evaluation_batch, more_splits(plan.evaluation_batch, trainer.state.evaluation_splits)
     what = f"out of memory in the evaluation: batches of {batch} images do not fit"
     if not isinstance(trainer.replicas, Replicas):
-        raise _go_on_with(what, "evaluation.batch_size", batch)
+        raise _go_on_with(what, "evaluation.batch_size", batch, trainer.state.evaluation_splits)
     if not plan.evaluation_batch_is_auto:
         cure = "evaluation.batch_size=auto"
         raise DeviceMemoryError(f"{what}; {cure}", cure, is_agreed=True)

@@ -27,7 +27,7 @@ time.sleep(60)
 
 
 @pytest.fixture
-def started(tmp_path):
+def started(tmp_path, monkeypatch):
     """Makes the parent of two processes that do as the body says."""
 
     def start(body, count=2, **keys):
@@ -35,9 +35,8 @@ def started(tmp_path):
         script.write_text(SCRIPT.format(body=body))
         return Children(count, [sys.executable, "-S", str(script)], **{"grace_seconds": 0.5, **keys})
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    yield start
-    del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    return start
 
 
 def all_gone(children):
@@ -92,6 +91,22 @@ def test_processes_that_end_together_pass_their_exit_code_on(started):
     with pytest.raises(SystemExit) as end:
         started("sys.exit(75)").run()
     assert end.value.code == 75
+
+
+def test_processes_that_end_together_with_an_error_leave_it_to_rank_0_to_say_so(started):
+    body = (
+        "if rank == 0: FolderBoard(board).note_agreed_end()\n"
+        "while not FolderBoard(board).is_end_agreed: time.sleep(0.01)\n"
+        "sys.exit(1)"
+    )
+    with pytest.raises(SystemExit) as end:
+        started(body).run()
+    assert end.value.code == 1
+
+
+def test_a_process_that_is_killed_on_the_way_to_an_agreed_end_is_named(started):
+    with pytest.raises(RunFailed, match=r"^rank 0 on \S+ was killed by signal 9"):
+        started("if rank == 0: FolderBoard(board).note_agreed_end(); os.kill(os.getpid(), 9)").run()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -185,6 +200,7 @@ def test_a_failure_is_told_though_the_folder_for_words_is_gone(started):
 
 
 def test_a_word_that_cannot_be_left_raises_nothing(tmp_path):
+    FolderBoard(tmp_path / "gone").note_agreed_end()
     board = FolderBoard(tmp_path / "gone")
     assert board.claim(Failure(1, "here", "no such image"))
     assert board.read() is None
@@ -202,15 +218,19 @@ def test_a_signal_reaches_rank_0_alone(started, tmp_path):
     assert not (tmp_path / "1").exists()
 
 
-def test_after_a_second_ctrl_c_rank_0_may_say_where_it_stopped(started):
+def test_after_a_second_ctrl_c_rank_0_may_say_where_it_stopped(started, tmp_path):
     body = (
+        f"one = Path({str(tmp_path)!r}) / 'one'\n"
         "heard = []\n"
         "def stop(*_):\n"
-        "  heard.append(1)\n"
+        "  heard.append(1); one.touch()\n"
         "  if len(heard) == 2: time.sleep(0.5); FolderBoard(board).claim(Failure(0, 'here', 'in step 4', 130, "
         "is_everyones=True)); sys.exit(130)\n"
         "signal.signal(signal.SIGINT, stop)\n"
-        "if rank == 1:\n  for _ in range(2): time.sleep(0.3); os.kill(os.getppid(), signal.SIGINT)"
+        "if rank == 1:\n"
+        "  os.kill(os.getppid(), signal.SIGINT)\n"
+        "  while not one.exists(): time.sleep(0.01)\n"  # two at a time would be one
+        "  os.kill(os.getppid(), signal.SIGINT)"
     )
     with pytest.raises(RunFailed, match=r"^in step 4$") as error:
         started(body).run()
@@ -220,7 +240,7 @@ def test_after_a_second_ctrl_c_rank_0_may_say_where_it_stopped(started):
 def test_a_second_ctrl_c_ends_processes_that_do_not_listen(started):
     body = (
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "if rank == 1:\n  for _ in range(2): time.sleep(0.3); os.kill(os.getppid(), signal.SIGINT)"
+        "if rank == 1:\n  while True: time.sleep(0.3); os.kill(os.getppid(), signal.SIGINT)"  # two at a time are one
     )
     children = started(body)
     began = time.monotonic()

@@ -5,11 +5,14 @@ import json
 import os
 import shlex
 import signal
+import weakref
 
 import pytest
 import torch
 
+from convrun.distributed.boards import FolderBoard
 from convrun.distributed.gradient_sums import GradientSums
+from convrun.distributed.replicas import Replicas
 
 # 2 processes × 128 images × 2 micro-batches an update, 10 updates; drop path would draw anew for each part.
 AUTO = ("training.batch_size=512", "data.train_images=512", "training.epochs=10", "training.micro_batch=auto",
@@ -63,17 +66,71 @@ def send_small_portions():
     replicas.DistributedDataParallel = functools.partial(replicas.DistributedDataParallel, bucket_cap_mb=1e-3)
 
 
-def keep_a_buffer():
-    """The model has a buffer, which torch sends to all processes."""
+def add_to_the_model(add):
+    """From now on models that are made have more; `add` is called with each."""
     from convrun.models.staged import ConvNeXt
 
     make = ConvNeXt.__init__
 
-    def make_with_buffer(model, **keys):
+    def make_with_more(model, **keys):
         make(model, **keys)
-        model.register_buffer("seen", torch.zeros(1))
+        add(model)
 
-    ConvNeXt.__init__ = make_with_buffer
+    ConvNeXt.__init__ = make_with_more
+
+
+def keep_a_buffer():
+    """The model has a buffer, which torch sends to all processes."""
+    add_to_the_model(lambda model: model.register_buffer("seen", torch.zeros(1)))
+
+
+def keep_an_idle_layer():
+    """The model has weights that do not take part."""
+    add_to_the_model(lambda model: model.register_module("idle", torch.nn.Linear(2, 2)))
+
+
+def starve_before_the_model(*passes):
+    """In these passes, counted from the start, memory is out before the model is called."""
+    from convrun.training.trainer import Trainer
+
+    augmented, done = Trainer.augmented, []
+
+    def greedy(trainer, *arguments):
+        done.append(1)
+        if len(done) in passes:
+            out_of_memory()
+        return augmented(trainer, *arguments)
+
+    Trainer.augmented = greedy
+
+
+def starve_in(kind, name):
+    """This method runs out of memory from now on."""
+
+    def act():
+        setattr(kind, name, lambda *_, **__: out_of_memory())
+
+    return act
+
+
+def hold_one_set_of_portions():
+    """Memory does not suffice for the portions of the failed update and of the new one at once."""
+    from convrun.distributed import replicas
+
+    held, make = weakref.WeakSet(), replicas.DistributedDataParallel
+
+    def make_one(*arguments, **keys):
+        if len(held):
+            out_of_memory()
+        held.add(shared := make(*arguments, **keys))
+        return shared
+
+    replicas.DistributedDataParallel = make_one
+
+
+def end_as_a_child_of(folder):
+    """The process is one of convrun's own, whose parent reads words in this folder."""
+    os.environ["CONVRUN_BOARD"], os.environ["CONVRUN_PARENT"] = str(folder), str(os.getppid())
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +263,61 @@ def test_where_nobody_can_begin_anew_no_more_is_promised_than_the_last_checkpoin
         tmp_path / "run", *keys, "training.micro_batch=4", "--allow-change", "training.micro_batch", at=at
     )
     assert processes.wait() == [0, 0], processes.said()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_try_before_the_first_step_is_nothing_that_others_wait_in(rank, begin, saved, tmp_path):
+    """DDP sends buffers at the beginning of a pass: not of one that another process may never begin."""
+    starve_first = {(rank, None): lambda: (keep_a_buffer(), starve_before_the_model(1))}
+    processes = begin(tmp_path / "run", *AUTO, at={(r, None): keep_a_buffer for r in range(2)} | starve_first)
+    assert processes.wait() == [0, 0], processes.said()
+    assert saved(tmp_path / "run")["/state/forward_splits"] == 2
+
+
+@pytest.mark.parametrize("what", ["zeros", "the new beginning"])
+def test_memory_for_neither_images_nor_a_new_beginning_is_one_error(what, begin, tmp_path):
+    scarce = starve_in(GradientSums, "make_up") if what == "zeros" else starve_in(Replicas, "renew")
+    processes = begin(tmp_path / "run", *AUTO, at={(1, 4): lambda: (starve(64)(), scarce())})
+    assert processes.wait() == [1, 1]
+    said = processes.said()
+    message = "out of memory in step 5: micro-batches of 128 images do not fit; go on from the last checkpoint with "
+    assert said.count("error: rank 1 on ") == said.count(message) == 1, said
+    assert "Traceback" not in said
+
+
+def test_a_new_beginning_takes_no_more_memory_than_the_first(begin, rows, tmp_path):
+    at = {(rank, None): hold_one_set_of_portions for rank in range(2)}
+    processes = begin(tmp_path / "run", *AUTO, at=at | {(1, 4): starve(64, "backward")})
+    assert processes.wait() == [0, 0], processes.said()
+    assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "event"] == [5]
+
+
+def test_the_cure_is_less_than_what_did_not_fit(begin, tmp_path):
+    """In two parts of 64 images each it did not fit: micro-batches of 64 would be the same again."""
+    at = {(0, 2): starve(64), (1, 4): lambda: (starve(32)(), starve_in(GradientSums, "make_up")())}
+    processes = begin(tmp_path / "run", *AUTO, at=at)
+    assert processes.wait() == [1, 1]
+    assert "with training.micro_batch=32 --allow-change" in processes.said()
+
+
+def test_weights_without_a_gradient_are_named_before_the_first_step(begin, tmp_path):
+    at = {(rank, None): keep_an_idle_layer for rank in range(2)}
+    processes = begin(tmp_path / "run", *AUTO, "optimizer.layer_decay=1", at=at)
+    assert processes.wait() == [1, 1]
+    said = processes.said()
+    message = "2 weights of ConvNeXt got no gradient (idle.weight, idle.bias)"
+    assert said.count("error: ") == said.count(message) == 1, said
+    assert "Traceback" not in said
+
+
+def test_the_parent_of_convruns_own_processes_hears_that_they_end_together(begin, tmp_path):
+    """Else it would take the exit code for an end without a word, and say so after rank 0's message."""
+    own = functools.partial(end_as_a_child_of, tmp_path)
+    processes = begin(tmp_path / "run", *FIXED, at={(0, None): own, (1, None): own, (1, 6): starve(5)})
+    assert processes.wait() == [1, 1]
+    assert processes.said().count("error: out of memory in step 7") == 1
+    assert FolderBoard(tmp_path).is_end_agreed
+    assert FolderBoard(tmp_path).read() is None
 
 
 def test_before_the_portions_have_settled_nothing_can_be_made_up():

@@ -1,9 +1,11 @@
 """Out of memory: the step begins anew with smaller parts and the same draws, or the message says what fits."""
 
+import errno
 import functools
 import json
 import shlex
 import signal
+import time
 
 import pytest
 import torch
@@ -250,6 +252,24 @@ def test_a_fixed_micro_batch_is_told_what_fits_and_the_command_goes_on(
     code, _, errors = convrun(*command, "--no-plugins", "--device", "cpu")
     assert code == 0, errors
     assert saved(tmp_path / "run")["/state/step"] == 16
+
+
+def test_what_the_full_disk_did_not_take_is_not_called_saved(train_in, greedy, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def shrink_and_fill():
+        greedy.most = 5
+        while json.loads((tmp_path / "run" / "status.json").read_text()).get("saved_step") != 4:
+            time.sleep(0.01)  # it is in flight still
+        monkeypatch.setattr(torch, "save", full)
+
+    keys = (MODEL, "optimizer.layer_decay=1", "training.micro_batch=8", "evaluation.every_steps=100")
+    with pytest.raises(
+        DeviceMemoryError, match=r"step 7.*what came after step-4.pt is lost, go on from it with: "
+    ) as e:
+        train_in(tmp_path / "run", *keys, at={6: shrink_and_fill})
+    assert "all is saved" not in str(e.value)
 
 
 def test_finding_out_what_fits_changes_nothing(make_trainer, greedy):
