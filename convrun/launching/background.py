@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -28,7 +27,6 @@ from convrun.launching.record import CANCELLED
 from convrun.run_folder import write_whole
 from convrun.run_folder.process_identity import ProcessIdentity, process_numbered, this_process
 
-MOST_SECONDS_TO_START = 0.5  # between the supervisor's look at the mark and the note of the process it started
 PROCESS = "logs/process.json"  # the process that trains now
 
 
@@ -75,20 +73,20 @@ class Background(Launcher):
         return [_state(info) for info in infos]
 
     def cancel(self, info: Mapping[str, Any]) -> None:
-        """SIGTERM to the run, which saves; one that has not begun never will (logs/cancelled)."""
+        """SIGTERM to the run, which saves. One that has not begun never will, for its supervisor looks for the mark.
+
+        That mark (logs/cancelled) is there by now. The supervisor looks for it before and after it notes which process
+        it has started, so a run that is started at this moment gets the signal from here or from there.
+        """
         supervisor = _identity(info.get("process"))
         if supervisor is None or not supervisor.is_on_the_machine_of(this_process()):
             raise LaunchError(
                 f"the run belongs to {supervisor.text if supervisor else 'another machine'}: cancel it there"
             )
-        folder, end = Path(str(info.get("folder"))), time.monotonic() + MOST_SECONDS_TO_START
-        while time.monotonic() < end and not (folder / EXITS / "job").exists():
-            process = _training_in(folder)
-            if process is not None and process.is_running():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
-                return
-            time.sleep(0.05)  # it may be starting at this moment; one that has not by then finds the mark
+        process = _training_in(Path(str(info.get("folder"))))
+        if process is not None and process.is_running():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
     def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
         """The supervisor's pid."""
@@ -159,6 +157,8 @@ def supervise(work: Sequence[Mapping[str, Any]]) -> None:
         if stopped and child.poll() is None:  # it came while the child was being made
             child.send_signal(stopped[-1])
         write_whole(folder / PROCESS, json.dumps(dataclasses.asdict(process_numbered(child.pid))).encode())
+        if (folder / "logs" / CANCELLED).exists() and child.poll() is None:  # since the look above
+            child.terminate()
         code = child.wait()
         note_end(folder, nonce, code if code >= 0 else 128 - code)
 

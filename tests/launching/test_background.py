@@ -82,6 +82,30 @@ def test_one_of_a_sweep_is_cancelled_without_the_others(supervised, wait_until, 
     assert [(f / "logs" / "exits" / "job").read_text() for f in folders] == ["75\n", "0\n", "130\n"]
 
 
+CANCELLED_MEANWHILE = """
+import json, sys
+from pathlib import Path
+from convrun.launching import background
+note = background.write_whole
+def cancel_and_note(path, content):
+    (path.parent / "cancelled").touch()
+    background.Background(None).cancel({"process": SUPERVISOR, "folder": str(path.parents[1])})
+    note(path, content)
+background.write_whole = cancel_and_note
+background.supervise(json.load(sys.stdin))
+"""
+
+
+def test_a_run_that_is_cancelled_while_it_is_started_ends(run_folder, launch_json):
+    """Before anybody can know its process."""
+    folder = run_folder(launch__json=launch_json())
+    (folder / "logs").mkdir()
+    script = CANCELLED_MEANWHILE.replace("SUPERVISOR", repr(dataclasses.asdict(this_process())))
+    work = [{"folder": str(folder), "nonce": "abc", "command": ["sleep", "60"]}]
+    subprocess.run([sys.executable, "-c", script], input=json.dumps(work), text=True, check=True)
+    assert (folder / "logs" / "exits" / "job").read_text() == "143\n"
+
+
 def test_a_signal_to_the_supervisor_reaches_the_run_and_ends_those_after_it(supervised, wait_until):
     folders, process = supervised("trap 'exit 75' TERM; echo begun; while :; do sleep 0.02; done", "echo two")
     wait_until(lambda: "begun" in tail(folders[0] / "logs" / "launch.log"))
