@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ from convrun.training.signals import STOPPING
 # Exit codes of a run that all processes ended together; rank 0 has said why. With any other, it has left word of that.
 TOGETHER = (3, 75, 130)
 POLL_SECONDS = 0.05
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+FIRST_PORT = 20000  # below are those of well-known services
 # Enough for the others' watch, and for rank 0 to note in the run folder why the run ended.
 GRACE_SECONDS = 8.0
 # Those that end together do so one after the other, rank 0 last.
@@ -220,8 +223,18 @@ def process_environment(
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses at this moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A TCP port that nobody uses at this moment, nor is given by chance before rank 0 has taken it.
+
+    The kernel gives out ports of a range of its own, to whoever connects or asks for any: so it is one below, if there
+    are some.
+    """
+    try:
+        end = int(EPHEMERAL_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        end = 0
+    below = [FIRST_PORT + secrets.randbelow(end - FIRST_PORT) for _ in range(100)] if end > FIRST_PORT else []
+    for port in (*below, 0):
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("", port))
+            return int(found.getsockname()[1])
+    raise ConvrunError("no TCP port is free on this machine, and processes meet at one; end some other programs")

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from convrun.distributed import children as module
 from convrun.distributed.boards import FolderBoard
-from convrun.distributed.children import Children, process_environment
+from convrun.distributed.children import Children, free_port, process_environment
 from convrun.distributed.failure import Failure, RunFailed
 from convrun.errors import ConvrunError, Interrupted
 
@@ -133,8 +136,6 @@ def test_rank_0_that_is_stopped_before_it_can_leave_word_ends_all(started):
 
 
 def test_a_signal_that_comes_before_the_processes_are_there_reaches_rank_0(started, monkeypatch):
-    from convrun.distributed import children as module
-
     def port_and_signal():
         os.kill(os.getpid(), signal.SIGUSR1)
         return 1
@@ -278,3 +279,30 @@ def test_a_bug_shows_its_traceback_and_a_foreseen_error_only_with_debug():
 def test_the_parent_needs_no_torch():
     code = "import sys, convrun.distributed.processes, convrun.distributed.children; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_to_others():
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if end <= module.FIRST_PORT:
+        pytest.skip("here the kernel gives out all ports")
+    assert all(module.FIRST_PORT <= free_port() < end for _ in range(20))
+
+
+def test_a_port_in_use_is_passed_over(monkeypatch, tmp_path):
+    with socket.socket() as busy:
+        busy.bind(("", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        (tmp_path / "range").write_text(f"{port + 1}\t60999\n")
+        monkeypatch.setattr(module, "EPHEMERAL_PORTS", tmp_path / "range")
+        monkeypatch.setattr(module, "FIRST_PORT", port)
+        assert free_port() != port
+
+
+@pytest.mark.parametrize("text", [None, "", "1024\t65535\n", "garbage"])
+def test_without_a_range_below_any_free_port_is_taken(text, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "EPHEMERAL_PORTS", tmp_path / "range")
+    if text is not None:
+        (tmp_path / "range").write_text(text)
+    with socket.socket() as taken:
+        taken.bind(("", free_port()))
