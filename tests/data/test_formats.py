@@ -208,7 +208,7 @@ def test_formats_are_those_that_data_sets_use() -> None:
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

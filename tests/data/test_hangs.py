@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convrun.data import watching
 from convrun.data.feed import EvalFeed, TrainFeed
@@ -62,13 +63,13 @@ def test_a_worker_that_hangs_is_reported_with_its_image_and_killed(split: str) -
     images = Trap(sleep, split)
     batches: Any = feed(images) if split == "train" else evaluation(images)
     message = (
-        rf"^split {split}: loader worker [01] has been reading /set/5\\n.png for \d s; look at the disk .*or set "
+        rf"^split {split}: loader worker [01] has been reading /set/5\\n.png for \d+ s; look at the disk .*or set "
         r"data.timeout to more than 1 seconds \(null: wait for ever\)$"
     )
     started = time.perf_counter()
     with pytest.raises(DataError, match=message):
         list(batches)
-    assert 1 <= time.perf_counter() - started < 10
+    assert 1 <= time.perf_counter() - started < 50
     assert multiprocessing.active_children() == []
 
 
@@ -84,24 +85,24 @@ def test_an_augmentation_that_hangs_is_reported() -> None:
 
 class Slow(SyntheticImages):
     def load(self, index: int) -> tuple[Image.Image, int]:
-        time.sleep(0.3)
+        time.sleep(0.1)
         return super().load(index)
 
 
 def test_slow_is_not_stuck() -> None:
-    """Each micro-batch takes twice the timeout, but each image only half of it."""
-    order = MicroBatches(seed=0, images=4, batch_size=4, micro_batch=4, end_step=1)
-    tolerance = Tolerance(timeout_seconds=0.6)
-    with TrainFeed(Slow("train", 4, 2, 8), order, [], input_size=8, workers=1, tolerance=tolerance) as batches:
+    """A micro-batch takes longer than the timeout, but each image only a small part of it."""
+    order = MicroBatches(seed=0, images=20, batch_size=20, micro_batch=20, end_step=1)
+    tolerance = Tolerance(timeout_seconds=1.5)
+    with TrainFeed(Slow("train", 20, 2, 8), order, [], input_size=8, workers=1, tolerance=tolerance) as batches:
         assert len(list(batches)) == 1
 
 
 def test_a_training_step_that_takes_long_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
-    with feed(SyntheticImages("train", 12, 3, 8), timeout=0.5, workers=1) as batches:
+    with feed(SyntheticImages("train", 12, 3, 8), timeout=1.0, workers=1) as batches:
         for _ in range(2):
             next(batches)
-            time.sleep(0.7)
+            time.sleep(1.2)
         assert len(list(batches)) == 16
 
 
@@ -118,11 +119,15 @@ def exit_quietly() -> None:
         (exit_quietly, "ended with exit code 0"),
     ],
 )
-def test_a_worker_that_dies_is_reported_with_its_image_soon(what: Any, how: str) -> None:
+def test_a_worker_that_dies_is_reported_with_its_image_soon(
+    what: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchs_look = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(torchs_look, "__defaults__", (60.0,))
     started = time.perf_counter()
     with pytest.raises(DataError, match=rf"^split train: loader worker [01] {how} while reading /set/5\\n.png; if mem"):
         list(feed(Trap(what), timeout=None))
-    assert time.perf_counter() - started < 4, "torch alone looks every five seconds"
+    assert time.perf_counter() - started < 50, "torch alone looks at such intervals"
     assert multiprocessing.active_children() == []
 
 

@@ -77,7 +77,7 @@ class Ranks:
 
         kind.advance = advance_and_act
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=180):
         """The exit codes by rank; -n for a death by signal n."""
         end, codes = time.monotonic() + seconds, {}
         while len(codes) < len(self.pids):

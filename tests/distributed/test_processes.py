@@ -26,7 +26,7 @@ def started(arguments, folder):
     more = ("training.epochs=500", "checkpoints.every_steps=20", "--devices", "2")
     command = [*CONVRUN, *map(str, arguments), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150
     while not (folder / "checkpoints" / "latest").exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     return process
@@ -38,7 +38,7 @@ def stopped(same_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own") / "run"
     process = started(same_run(folder), folder)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     return folder, process.returncode, said
 
 
@@ -71,7 +71,7 @@ def test_a_child_that_is_killed_is_named_and_nobody_stays_behind(same_run, tmp_p
     assert len(children) == 2
     victim = next(pid for pid in children if variable(pid, "RANK") == "1")
     os.kill(victim, signal.SIGKILL)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert said.count("error: rank 1 on ") == 1
     assert "was killed by signal 9" in said
@@ -86,7 +86,7 @@ def test_without_their_parent_the_processes_end_too(same_run, tmp_path):
     assert len(children) == 2
     process.kill()
     process.wait()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while any(is_running(pid) for pid in children) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in children)

@@ -99,9 +99,9 @@ def test_a_signal_ends_the_wait_for_rank_0():
         raise Stopped
 
     before = signal.signal(signal.SIGUSR1, stop)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
     try:
         with pytest.raises(Stopped):  # torch's own wait would go on for an hour
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
             connect(World(rank=1, size=2, port=free_port()), seconds=3600)
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_run_that_was_killed_is_told_from_one_that_runs(run_folder, tmp_path):
         "import os, sys; from pathlib import Path; from convrun.run_folder.lock import RunLock; "
         "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
     )
-    subprocess.run(["python", "-c", code, str(folder)], check=False, env=os.environ)
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
     run = state_of(folder)
     assert run.state == "killed"
     assert "is gone" in run.why

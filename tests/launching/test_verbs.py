@@ -218,24 +218,25 @@ def test_slurms_refusal_to_cancel_is_told_and_the_run_stays_as_it_was(here, run_
     assert not (folder / "logs" / "cancelled").exists()
 
 
-def test_waiting_ends_with_the_runs_own_exit_code(work, convrun, program, tmp_path, monkeypatch):
+def test_waiting_ends_with_the_runs_own_exit_code(work, convrun, program, tmp_path, monkeypatch, wait_until):
     monkeypatch.setattr("convrun.launching.watching.ASK_SECONDS", 0.1)
     program("sbatch", "echo Submitted batch job 7")
     name = f'sed -n \'s/.*job_name": "\\(.*\\)".*/\\1/p\' {tmp_path}/run/launch.json'
     word = f"[ -e {tmp_path}/ended ] && word='FAILED|x' || word='RUNNING|None'"
-    program("squeue", f'{word}; echo "7|$word|n1|N/A|$({name})"')
+    program("squeue", f'{word}; echo "7|$word|n1|N/A|$({name})"; echo >>{tmp_path}/asked')
 
     def end():
+        wait_until(lambda: (tmp_path / "asked").exists())
         (tmp_path / "run" / "status.json").write_text(
             '{"state": "diverged", "step": 3, "total_steps": 9, "error": "nan"}'
         )
         (tmp_path / "run" / "logs" / "launch.log").write_text("error: nan\n")
         (tmp_path / "ended").touch()
 
-    timer = threading.Timer(1.0, end)
-    timer.start()
+    end_later = threading.Thread(target=end)
+    end_later.start()
     code, out, _ = convrun("launch", "--slurm", "check_folder=false", "-o", "run", "--wait")
-    timer.join()
+    end_later.join()
     assert (code, out.splitlines()[-1]) == (3, "error: nan")
 
 
@@ -246,10 +247,10 @@ def test_ctrl_c_while_following_leaves_the_run_alone(here, run_folder, tmp_path)
         "RunLock(Path(sys.argv[1])).acquire(); print('ready', flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"  # or it would be over
     command = [sys.executable, "-m", "convrun", "logs", str(folder), "-f"]
     follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "ready\n"
         assert follower.stdout.readline() == "line\n"
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=30) == 130

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,9 +148,16 @@ def test_every_pod_ends_with_rank_0s_exit_code(pod, tmp_path, index, own):
     assert (tmp_path / "logs" / "launch.log").exists() == (index == 0)
 
 
+def catches(pid, number):
+    """Whether a process has a handler for a signal (proc(5), SigCgt)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    mask = next(line.partition(":")[2] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_an_evicted_pod_hands_the_signal_on_and_waits_until_the_run_is_saved(pod, tmp_path, wait_until):
     begun = tmp_path / "begun"
     process = pod(f"trap 'sleep 0.3; {LEAVE.format(1)}' TERM; touch {begun}; while :; do sleep 0.05; done")
-    wait_until(begun.exists)
+    wait_until(lambda: begun.exists() and catches(process.pid, signal.SIGTERM))
     process.terminate()
     assert process.wait() == 75

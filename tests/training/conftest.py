@@ -1,8 +1,9 @@
 """A trainer of the tiny recipe whose every step can be looked at, and a fork that waits anywhere in the code."""
 
 import dataclasses
-import importlib
 import math
+import pkgutil
+import signal
 import time
 
 import pytest
@@ -134,7 +135,7 @@ def forked_with_gate(forked, gate, tiny_file, tmp_path, wait_until):
 
     def start(where, *overrides, when=lambda *_: True):
         module, _, name = where.rpartition(".")
-        target = importlib.import_module(module)
+        target = pkgutil.resolve_name(module)
         original = getattr(target, name)
 
         def gated(*arguments, **keys):
@@ -151,3 +152,27 @@ def forked_with_gate(forked, gate, tiny_file, tmp_path, wait_until):
         return process
 
     return start
+
+
+@pytest.fixture
+def ctrl_c_twice(monkeypatch, tmp_path, wait_until):
+    """Sends Ctrl-C to a fork that is made in this test, and another once the first was heard: two at a time are one.
+
+    With a file, the second waits until that is there, too.
+    """
+    from convrun.training.signals import StopRequest
+
+    heard, note = tmp_path / "heard", StopRequest._note
+
+    def note_and_tell(stop, number, frame):
+        note(stop, number, frame)
+        heard.touch()
+
+    monkeypatch.setattr(StopRequest, "_note", note_and_tell)
+
+    def send(process, sign=heard):
+        process.send(signal.SIGINT)
+        wait_until(lambda: heard.exists() and sign.exists())
+        process.send(signal.SIGINT)
+
+    return send

@@ -27,6 +27,11 @@ def steps(run):
     return checkpoints.steps_in(run / "checkpoints")
 
 
+def is_at_rest(run, step):
+    """Whether this step's checkpoint is saved and nothing is left to do for it: status.json comes last."""
+    return json.loads((run / "status.json").read_text()).get("saved_step") == step
+
+
 @pytest.fixture
 def slow_disk(monkeypatch):
     """Checkpoints take as long as the test says; gives the events (begun, may end)."""
@@ -189,7 +194,7 @@ def test_a_last_state_that_cannot_be_saved_is_an_error_that_says_what_is(how, tr
         def full(content, file):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        wait_until(lambda: 8 in steps(run))  # it may be in flight still
+        wait_until(lambda: is_at_rest(run, 8))  # it may be in flight still
         monkeypatch.setattr(torch, "save", full)
         if how == "signal":
             signal.raise_signal(signal.SIGTERM)
@@ -213,7 +218,7 @@ def test_a_folder_of_checkpoints_that_somebody_deletes_is_made_again(train, tmp_
     run = tmp_path / "run"
 
     def delete():
-        wait_until(lambda: 4 in steps(run))  # it may be in flight still
+        wait_until(lambda: is_at_rest(run, 4))  # it may be in flight still
         (run / "checkpoints").rename(tmp_path / "away")
 
     assert train(*PLAIN, "logging.to=[console, jsonl]", at={6: delete}).step == 16
@@ -241,7 +246,7 @@ def test_another_reason_than_a_full_disk_has_another_cure_and_what_is_left_is_to
         raise OSError(errno.EIO, "Input/output error")
 
     def fail():
-        wait_until(lambda: 8 in steps(run))  # it may be in flight still
+        wait_until(lambda: is_at_rest(run, 8))  # it may be in flight still
         if is_deleted:
             (run / "checkpoints").rename(tmp_path / "away")
         monkeypatch.setattr(torch, "save", failing)
@@ -406,14 +411,15 @@ def test_on_a_full_disk_every_checkpoint_is_told_once_though_the_best_is_tried_a
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill():
-        wait_until((run / "checkpoints/step-4.pt").exists)  # it may still be in flight
+        wait_until(lambda: is_at_rest(run, 4))  # it may still be in flight
         monkeypatch.setattr(torch, "save", full)
 
     def free():
         wait_until(lambda: tries == [5] * 5)  # after the steps 5, 6, 8, 10 and 12
         monkeypatch.setattr(torch, "save", save)
 
-    keys = ("checkpoints.every_steps=2", "logging.to=[console, jsonl]")
+    # The weights stay as they are, so the first evaluation, after step 5, stays the best.
+    keys = ("checkpoints.every_steps=2", "optimizer.lr=1e-12", "logging.to=[console, jsonl]")
     train(*keys, at={5: fill, 13: free})
     log = log_of(run)
     assert log.count("step-5.pt cannot be written: No space left on device (it needs") == 1

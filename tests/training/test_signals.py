@@ -10,6 +10,7 @@ import time
 import pytest
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
+from convrun.training.saving import Checkpointer
 from convrun.training.signals import STOPPING, StopNow, StopRequest
 
 LONG = (
@@ -208,23 +209,14 @@ def test_a_run_ends_well_though_nobody_can_read_its_output(closed, forked, tiny_
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
-def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(forked, tiny_file, tmp_path, wait_until):
-    from convrun.training.trainer import Trainer
-
+def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(
+    forked_with_gate, forked, ctrl_c_twice, tmp_path, wait_until
+):
     folder = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:  # inherited by the fork: from the 6th step on, a step takes an hour
-        accumulate = Trainer.accumulate
-        patch.setattr(
-            Trainer,
-            "accumulate",
-            lambda self, batch: accumulate(self, batch) if batch.step < 5 else time.sleep(3600),
-        )
-        process = forked("run", tiny_file, *LONG, "--output", folder, "--device", "cpu", "--no-plugins")
-    wait_until(lambda: (folder / "checkpoints" / "step-4.pt").is_file())
-    time.sleep(0.3)
-    process.send(signal.SIGINT)
-    time.sleep(0.2)
-    process.send(signal.SIGINT)
+    sixth = lambda _trainer, batch: batch.step == 5  # noqa: E731  (from 0)
+    process = forked_with_gate("convrun.training.trainer.Trainer.accumulate", *LONG, when=sixth)
+    wait_until(lambda: json.loads((folder / "status.json").read_text()).get("saved_step") == 4)  # in the background
+    ctrl_c_twice(process)
     assert process.wait() == 130
     last_line = forked.output.read_text().splitlines()[-1]
     assert (
@@ -242,13 +234,18 @@ def is_of(name):
 
 
 def test_a_second_ctrl_c_while_a_checkpoint_is_written_does_not_wait_for_it(
-    forked, forked_with_gate, tmp_path, train, reference, rows
+    forked, forked_with_gate, gate, ctrl_c_twice, tmp_path, train, reference, rows, monkeypatch
 ):
-    run = tmp_path / "run"
+    run, waits, save = tmp_path / "run", tmp_path / "waits", Checkpointer.save
+
+    def tell_and_save(checkpointer, trainer):
+        if gate.reached.exists():  # the next one: it waits for that of step 8
+            waits.touch()
+        save(checkpointer, trainer)
+
+    monkeypatch.setattr(Checkpointer, "save", tell_and_save)
     process = forked_with_gate("os.fsync", when=is_of("step-8"))
-    process.send(signal.SIGINT)
-    time.sleep(0.2)
-    process.send(signal.SIGINT)
+    ctrl_c_twice(process, waits)
     assert process.wait() == 130
     assert "Traceback" not in forked.output.read_text()
     assert not (run / "checkpoints" / "step-8.pt").exists()
@@ -269,12 +266,10 @@ def test_a_signal_while_the_weights_are_exported_lets_them_be_finished(number, f
 
 
 def test_two_ctrl_c_while_the_weights_are_exported_stop_it_and_a_later_start_exports_them(
-    forked, forked_with_gate, tmp_path, train
+    forked, forked_with_gate, ctrl_c_twice, tmp_path, train
 ):
     process = forked_with_gate("os.fsync", when=is_of("weights/.last"))
-    process.send(signal.SIGINT)
-    time.sleep(0.2)
-    process.send(signal.SIGINT)
+    ctrl_c_twice(process)
     assert process.wait() == 130
     run = tmp_path / "run"
     assert forked.output.read_text().splitlines()[-1] == (
