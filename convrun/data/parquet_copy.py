@@ -1,7 +1,7 @@
 """Arrow copies of parquet files' images, made once: whole or not at all, by one process while the others wait.
 
-The copies lie in $CONVRUN_CACHE/parquet (else $XDG_CACHE_HOME/convrun, else ~/.cache/convrun), take the room of the
-encoded images, and may be deleted at any time: the next run makes them again.
+The copies lie in the cache folder, take the room of the encoded images, and may be deleted at any time: the next run
+makes them again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from convrun.cache_folder import cache_folder
 from convrun.data.parquet_library import first_line, pa, pq, readable
 from convrun.data.parquet_rows import ArrowCopy, no_bytes, only_column
 from convrun.data.parquet_scan import Shard
@@ -32,19 +33,14 @@ def with_copies(shards: Sequence[Shard]) -> list[ArrowCopy]:
 
     Raises:
         DataError: there is no room for them, or an image has no bytes.
+        UsageError: the cache folder cannot be found.
     """
-    folder = cache_folder()
+    folder = cache_folder() / "parquet"
     copies = [folder / _copy_name(shard) for shard in shards]
     if not all(copy.exists() for copy in copies):
         with _one_at_a_time(folder):
             _make(folder, [pair for pair in zip(shards, copies, strict=True) if not pair[1].exists()])
     return [ArrowCopy(str(copy), len(shard.labels)) for shard, copy in zip(shards, copies, strict=True)]
-
-
-def cache_folder() -> Path:
-    """Where the copies lie."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("CONVRUN_CACHE") or f"{caches}/convrun").expanduser() / "parquet"
 
 
 def _copy_name(shard: Shard) -> str:

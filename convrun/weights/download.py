@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from convrun.cache_folder import cache_folder
 from convrun.errors import CheckpointError
 from convrun.weights.checksums import check_file, digits_in
 from convrun.weights.reading import kind_of
@@ -22,13 +23,6 @@ from convrun.weights.reading import kind_of
 TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 20
 CURE = "check the network and https_proxy, or get the file elsewhere and give its path"
-
-
-def cache_folder() -> Path:
-    """`$CONVRUN_CACHE`, else `convrun` in `$XDG_CACHE_HOME` or ~/.cache."""
-    if own := os.environ.get("CONVRUN_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "convrun"
 
 
 def downloaded(url: str, sha256: str | None = None) -> Path:

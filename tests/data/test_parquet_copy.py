@@ -63,17 +63,6 @@ print(sum(images.load(index)[1] for index in range(len(images))))
     assert sorted(path.suffix for path in copies_folder.iterdir()) == ["", ".arrow", ".arrow"]
 
 
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONVRUN_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    monkeypatch.setenv("HOME", "/c")
-    assert parquet_copy.cache_folder() == Path("/a/parquet")
-    monkeypatch.delenv("CONVRUN_CACHE")
-    assert parquet_copy.cache_folder() == Path("/b/convrun/parquet")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert parquet_copy.cache_folder() == Path("/c/.cache/convrun/parquet")
-
-
 def test_no_room_for_the_copies(parquet_root: Path, copies_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))

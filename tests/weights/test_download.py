@@ -9,7 +9,7 @@ import torch
 from convrun.errors import CheckpointError, KeyProblem
 from convrun.weights import download
 from convrun.weights.checksums import digits_in
-from convrun.weights.download import cache_folder, cached_path, downloaded, shown_url
+from convrun.weights.download import cached_path, downloaded, shown_url
 from convrun.weights.sources import located
 
 
@@ -160,17 +160,6 @@ def test_a_files_name_never_leaves_the_cache(cache, path, name):
     cached = cached_path(f"https://host.org{path}")
     assert cached.name == name
     assert cached.resolve().is_relative_to(cache.resolve())
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("CONVRUN_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == tmp_path / ".cache" / "convrun"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "convrun"
-    monkeypatch.setenv("CONVRUN_CACHE", "~/own")
-    assert cache_folder() == tmp_path / "own"
 
 
 def test_a_terminal_shows_a_bar(server, cache, body, monkeypatch):
