@@ -11,12 +11,15 @@ from convrun.plan.arithmetic import divisors
 
 # What says the same without being a torch.OutOfMemoryError: torch's allocator on the CPU, and CUDA's libraries.
 SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+# oneDNN computes convolutions on the CPU and gives no reason; what it can compute, it has settled before it says these.
+SIGNS_OF_ONEDNN = ("could not create a primitive", "could not create a memory object")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and (any(sign in text for sign in SIGNS) or text in SIGNS_OF_ONEDNN)
     )
 
 
@@ -24,7 +27,7 @@ def fits(attempt: Callable[[], object]) -> bool:
     """Makes an attempt; False if the device's memory did not suffice. What the attempt held is free again then."""
     try:
         attempt()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     else:

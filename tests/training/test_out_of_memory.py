@@ -96,6 +96,8 @@ def test_the_largest_part_that_fits_is_found_by_trying():
             "tried to allocate 1000000000000 bytes."
         ),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("could not create a primitive"),
+        MemoryError("std::bad_alloc"),
     ],
 )
 def test_signs_of_too_little_memory(error):
@@ -114,6 +116,8 @@ def test_a_real_allocation_that_fails_is_such_a_sign():
 def test_other_errors_pass_through():
     with pytest.raises(RuntimeError, match="shapes"):
         fits(functools.partial(raised, RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="descriptor"):  # what it cannot compute at all
+        fits(functools.partial(raised, RuntimeError("could not create a primitive descriptor for a convolution")))
 
 
 def test_what_did_not_fit_is_free_again():
