@@ -28,8 +28,8 @@ from unittest import mock
 from convrun.checkpoints import BackgroundWriter
 from convrun.display.screen import Screen
 from convrun.recipe import Recipe, load_recipe
+from convrun.training.recording.checkpointer import Checkpointer
 from convrun.training.run import run
-from convrun.training.saving import Checkpointer
 from convrun.training.trainer import Trainer
 
 TINY = """

@@ -24,11 +24,11 @@ import torch.multiprocessing
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from convrun.distributed.children import free_port
 from convrun.distributed.group import Group
-from convrun.distributed.rendezvous import connect, meet
+from convrun.distributed.meeting.children import free_port
+from convrun.distributed.meeting.rendezvous import connect, meet
 from convrun.distributed.replicas import Replicas
-from convrun.distributed.world import world_of
+from convrun.process.world import world_of
 from convrun.registry import registry
 
 GRADIENTS = {"one number": 1, "Atto": 3_695_720, "Tiny": 28_589_128, "Base": 88_591_464}

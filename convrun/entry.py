@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from convrun.errors import ConvrunError, RecipeError
-from convrun.secret_values import masked
-from convrun.standard_output import OutputError, discard_output, prepare_output
+from convrun.errors import ConvrunError
+from convrun.process.standard_output import OutputError, discard_output, prepare_output
+from convrun.text.secrets import masked
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     if arguments[:1] != ["run"]:
         _to_its_end(arguments, debug)
         return
-    from convrun.training.signals import held_back
+    from convrun.process.signals import held_back
 
     with held_back():  # before anything is imported that takes long
         _to_its_end(arguments, debug)
@@ -51,7 +51,7 @@ def _to_its_end(arguments: list[str], debug: bool) -> None:
 
 def _answer(arguments: list[str]) -> None:
     if arguments[:1] == ["validate"] and not any(a.startswith("-") for a in arguments):
-        from convrun.display.validation import validate_and_print
+        from convrun.validation.report import validate_and_print
 
         sys.exit(validate_and_print(arguments[1:]))
     from convrun.cli import app
@@ -64,10 +64,5 @@ def _end(error: ConvrunError, debug: bool) -> NoReturn:
         import traceback
 
         print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    text = masked(str(error))
-    if isinstance(error, RecipeError):
-        count = len(error.problems)
-        print(f"{text}\n{count} problem{'s' if count > 1 else ''}", file=sys.stderr)
-    else:
-        print(f"{'' if error.exit_code in (75, 130) else 'error: '}{text}", file=sys.stderr)
+    print(masked(error.report()), file=sys.stderr)
     sys.exit(error.exit_code)

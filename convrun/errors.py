@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from convrun.recipe.problems import Problem
-
 
 class ConvrunError(Exception):
     """The world is wrong: data, disk, device, plugin. The message says what, where and the cure.
@@ -20,6 +13,10 @@ class ConvrunError(Exception):
 
     exit_code = 1
     is_agreed = False
+
+    def report(self) -> str:
+        """What the command line prints of it; a stop that was asked for is no error."""
+        return str(self) if self.exit_code in (75, 130) else f"error: {self}"
 
 
 class PluginError(ConvrunError):
@@ -64,16 +61,6 @@ class KeyProblem(ConvrunError):
     def __init__(self, key: str | None, message: str, cure: str = "") -> None:
         super().__init__(message if not cure else f"{message}; {cure}")
         self.key, self.message, self.cure = key, message, cure
-
-
-class RecipeError(ConvrunError):
-    """A recipe or an override is wrong: every problem at once."""
-
-    exit_code = 2
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problem.render() for problem in self.problems))
 
 
 class DeviceMemoryError(ConvrunError):

@@ -1,6 +1,6 @@
 """Names -> components: `@register(kind, name)` files a builder, `find(kind, name)` brings it back.
 
-A component is a function (or class). Its positional parameters are what convrun hands in (`convrun.kinds`), its
+A component is a function (or class). Its positional parameters are what convrun hands in (`convrun.contracts`), its
 keyword-only parameters are the keys a recipe may set. A name that ends in `/*` is a family: `timm/*` answers to
 `timm/resnet50` and gets `resnet50` as its first argument.
 """
@@ -17,10 +17,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from convrun.contracts import KINDS, Kind
 from convrun.errors import ConvrunError, PluginError
-from convrun.key_sets import KeySet
 from convrun.keys import Key, keys_of, keys_of_section
-from convrun.kinds import KINDS, Kind
+from convrun.keys.key_sets import KeySet
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -44,7 +44,7 @@ class Component:
     """A named builder.
 
     Attributes:
-        kind: one of `convrun.kinds.KINDS`.
+        kind: one of `convrun.contracts.KINDS`.
         name: what a recipe writes.
         build: the function or class behind it.
         provider: `convrun`, or the plugin it came with.

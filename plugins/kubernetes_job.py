@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from convrun.components.launchers import Job, JobState, Launcher, LaunchError, Submission
+from convrun.contracts.launcher import Job, JobState, Launcher, LaunchError, Submission
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeInt, PositiveInt
 from convrun.registry import register
@@ -145,7 +145,7 @@ class Kubernetes(Launcher):
         torchrun = ["torchrun", f"--nnodes={self.nodes}", f"--nproc-per-node={self.tasks}", "--max-restarts=0",
                     "--node-rank=$(JOB_COMPLETION_INDEX)", f"--master-addr={name}-0.{name}",
                     f"--master-port={PORT}"]  # fmt: skip
-        task = [*torchrun, "-m", "convrun.launching.task", str(job.folder), job.nonce]
+        task = [*torchrun, "-m", "convrun.task", str(job.folder), job.nonce]
         container = {
             "name": "train",
             "image": self.image,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from convrun.components.loggers import RunInfo
+from convrun.contracts.logger import RunInfo
 from convrun.errors import PluginError
 from convrun.registry import register
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from convrun.components.schedulers import Horizon, warmup_steps_of
+from convrun.contracts.scheduler import Horizon, warmup_steps_of
 from convrun.errors import KeyProblem
 from convrun.keys import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register

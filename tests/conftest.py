@@ -186,7 +186,7 @@ def fresh_registry(monkeypatch):
 def convrun(monkeypatch, capsys, fresh_registry):
     """Runs `convrun ARGUMENTS` in this process; gives (exit code, standard output, standard error)."""
     from convrun.entry import main
-    from convrun.training.signals import STOPPING
+    from convrun.process.signals import STOPPING
 
     def answer(*arguments):
         monkeypatch.setattr(sys, "argv", ["convrun", *map(str, arguments)])

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import pytest
 
+from convrun.contracts import KINDS
 from convrun.errors import KeyProblem, PluginError
 from convrun.keys import Limits, PositiveFloat
-from convrun.kinds import KINDS
+from convrun.keys.type_text import type_text
 from convrun.registry import AmbiguousComponent, UnknownComponent
-from convrun.type_text import type_text
 
 
 def test_a_registered_function_is_found_under_its_kind_and_name(fresh_registry):

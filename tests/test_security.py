@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 
-from convrun.errors import CheckpointError, ConvrunError, DataError, RecipeError
+from convrun.errors import CheckpointError, ConvrunError, DataError
 from convrun.recipe import load_recipe
+from convrun.recipe.problems import RecipeError
 from convrun.run_folder import RunFolder, write_whole
-from convrun.secret_values import blotted, is_secret_name, masked
+from convrun.text.secrets import blotted, is_secret_name, masked
 from tests.sealing import save_sealed, sealed
 
 SECRET = "s3cr3t/with'quotes\\and-more"
@@ -400,7 +401,7 @@ def test_a_secret_that_the_recipe_names_stays_a_reference_and_the_folder_runs_ag
 
 @pytest.mark.parametrize("value", ["12345678", "true", "null", "0x1f", "1e9"])
 def test_a_secret_that_looks_like_another_type_comes_back_as_text(value, tiny_file, tmp_path, monkeypatch):
-    from convrun.display.recipe_text import recipe_yaml
+    from convrun.recipe.writing import recipe_yaml
 
     monkeypatch.setenv("CONVRUN_TEST_TOKEN", value)
     first = load_recipe(tiny_file, ["notes='${env:CONVRUN_TEST_TOKEN}'"], plugins=False)

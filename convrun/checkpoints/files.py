@@ -16,7 +16,7 @@ from convrun.checkpoints.sealing import SealedFile, verify
 from convrun.checkpoints.tensors import bytes_of
 from convrun.errors import RunFolderError
 from convrun.run_folder import is_disk_full, sync_folder, system_error
-from convrun.sizes import size_text
+from convrun.text.units import size_text
 
 FORMAT = 1
 # What every checkpoint of this format holds; a trainer relies on it.

@@ -15,8 +15,8 @@ import torch
 from convrun.checkpoints.files import FORMAT, PARTS
 from convrun.checkpoints.sealing import verify
 from convrun.checkpoints.tensors import bytes_of, copied, tensors_of
-from convrun.data.regular_file import KINDS
 from convrun.errors import CheckpointError, DamagedCheckpoint
+from convrun.files.regular_file import KINDS
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -11,11 +11,11 @@ Beside `place`, `register` is told what a recipe's checks need:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from convrun.augment.policy import parse_policy
+from convrun.contracts.augmentation import Shape
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register
@@ -41,23 +41,6 @@ Turn = Annotated[float, Limits(ge=0, le=0.5)]
 _TWO_CROPS = "both bring the image to the input size; keep one"
 _JITTER = "RandAugment replaces colour jitter in the released pipeline, so colour jitter would have no effect"
 _TWO_POLICIES = "each is a whole augmentation policy, tuned to be used alone; keep one"
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What augmentations are told of the run.
-
-    Attributes:
-        input_size: side of the model's input in pixels.
-        num_classes: classes of the data set.
-        mean: per-channel mean (pixel values in 0..1) of the normalisation.
-        std: per-channel standard deviation of the normalisation.
-    """
-
-    input_size: int
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def _check_order(key: str, pair: tuple[float, float]) -> None:

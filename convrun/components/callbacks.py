@@ -6,26 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from convrun.contracts.callback import Callback
 from convrun.keys import NonNegativeFloat, PositiveInt
 from convrun.registry import register
 
 if TYPE_CHECKING:
-    from convrun.components.loggers import RunInfo
-
-
-class Callback:
-    """What convrun calls on; a plugin overrides what it needs."""
-
-    def on_evaluation(self, row: Mapping[str, Any]) -> str | None:
-        """Called with every evaluation's row of metrics.jsonl; a text ends the run and says why."""
-        return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold, as JSON-able values."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from the state that a checkpoint held."""
+    from convrun.contracts.logger import RunInfo
 
 
 @register("callback", "early_stopping")

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convrun.contracts.data import DataFacts
 from convrun.errors import DataError, KeyProblem
 from convrun.keys import PositiveInt
 from convrun.registry import register
 
 if TYPE_CHECKING:
+    from convrun.contracts.data import ImageSet
     from convrun.data.folder_scan import FolderScan
-    from convrun.data.image_set import ImageSet
     from convrun.data.parquet_scan import Shard
 
 Patterns = str | tuple[str, ...]
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What the plan must know of a data set."""
-
-    num_classes: int
-    train_images: int
-    val_images: int
 
 
 def check_declared(where: str, found: DataFacts, **declared: int | None) -> None:

@@ -2,110 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from convrun.errors import ConvrunError, KeyProblem
 from convrun.keys import Limits, NonNegativeInt, PositiveInt
 from convrun.registry import register
 
 if TYPE_CHECKING:
     from convrun.launching.background import Background
-    from convrun.launching.slurm import Slurm
+    from convrun.launching.slurm.launcher import Slurm
 
 Text = Annotated[str, Limits(min_length=1)]
-
-
-class LaunchError(ConvrunError):
-    """A run cannot be started, asked about or cancelled where its launcher works."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to start. Its processes do what `convrun run FOLDER` does (`convrun.launching.task`).
-
-    Attributes:
-        name: what the scheduler calls it; no other job has this name.
-        folder: the run folder, absolute; recipe.yaml is there already.
-        working_folder: where its processes start, absolute; relative paths in the recipe count from there.
-        nonce: what the folder's launch.json says; a process that reads anything else sees another folder.
-    """
-
-    name: str
-    folder: Path
-    working_folder: Path
-    nonce: str
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Jobs that are sent together: one, or those of a sweep.
-
-    Attributes:
-        name: of the whole.
-        home: the run folder, or the folder that holds those of the sweep; absolute.
-    """
-
-    name: str
-    home: Path
-    jobs: tuple[Job, ...]
-
-
-@dataclass(frozen=True)
-class JobState:
-    """What a launcher knows of a job now.
-
-    Attributes:
-        state: unknown: nobody can tell, the run folder has to.
-        word: the scheduler's own word (PENDING, NODE_FAIL, ...).
-        reason: why it waits, or what ended it; of an unknown one, why nobody could be asked (none: the scheduler does
-            not know it any more); of a running one, what it does instead of training.
-        nodes: where it runs.
-        start: when it is expected to start, as the scheduler says it.
-    """
-
-    state: Literal["waiting", "running", "ended", "unknown"]
-    word: str = ""
-    reason: str = ""
-    nodes: str = ""
-    start: str = ""
-
-
-class Launcher(ABC):
-    """What a launcher component gives back.
-
-    Attributes:
-        processes: training processes over all nodes, one a device; None: known only where the run starts.
-    """
-
-    processes: int | None = None
-
-    def notes(self, submission: Submission) -> list[str]:
-        """What the user should know before the jobs are sent; raises LaunchError if they must not be."""
-        return []
-
-    @abstractmethod
-    def script(self, submission: Submission) -> str:
-        """The text that `--dry-run` shows: exactly what `submit` would send."""
-
-    @abstractmethod
-    def submit(self, submission: Submission) -> list[dict[str, Any]]:
-        """Sends the jobs; gives back for each what `query` and `cancel` need, as JSON-able data."""
-
-    @abstractmethod
-    def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
-        """The state of each job; `unknown` rather than an error where nobody can be asked."""
-
-    @abstractmethod
-    def cancel(self, info: Mapping[str, Any]) -> None:
-        """Ends a job, giving it the time to save. One that has ended is no error."""
-
-    def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
-        """One line: what was sent, as the user would name it there."""
-        return ""
 
 
 @register("launcher", "local")
@@ -121,7 +27,7 @@ def local(*, processes: PositiveInt | None = None) -> Background:
 
 def _check_slurm(**keys: Any) -> None:
     """Raises KeyProblem for keys that contradict each other; without Slurm."""
-    from convrun.launching.slurm_keys import check
+    from convrun.launching.slurm.keys import check
 
     check(keys)
 
@@ -191,11 +97,8 @@ def slurm(
     python: the interpreter on the nodes; null: this one, or `python` in an image
     check_folder: whether a run folder that other nodes cannot see, as far as this one can tell, is refused
     """
-    from convrun.launching.slurm import Slurm
-    from convrun.launching.slurm_keys import SlurmKeys
+    from convrun.launching.slurm.keys import SlurmKeys
+    from convrun.launching.slurm.launcher import Slurm
 
     keys = dict(locals())
     return Slurm(SlurmKeys(**{name: value for name, value in keys.items() if name in SlurmKeys.names()}))
-
-
-__all__ = ["Job", "JobState", "KeyProblem", "LaunchError", "Launcher", "Submission", "local", "slurm"]

@@ -13,62 +13,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from convrun.display.screen import Screen
+from convrun.contracts.logger import Row, RunInfo, Screen
 from convrun.errors import RunFolderError
 from convrun.registry import register
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What loggers and callbacks are told of the run.
-
-    Attributes:
-        name: the recipe's name.
-        folder: the run folder, which exists.
-        recipe: the recipe as resolved.
-        total_steps: optimizer steps of the whole run.
-        steps_per_epoch: optimizer steps of one epoch.
-        start_step: optimizer steps already done when this process started; 0 for a new run.
-        evaluated_step: the last step whose evaluation is done. A run that was stopped in the midst of one starts with
-            it, so rows of evaluations after this step are dropped as well.
-        report: the weights whose top-1 counts, `model` or `ema`.
-        best_top1: their best top-1 so far, in percent; None if they have not been evaluated.
-        screen: where a logger may show lines to the user.
-    """
-
-    name: str
-    folder: Path
-    recipe: dict[str, Any]
-    total_steps: int
-    steps_per_epoch: int
-    start_step: int
-    evaluated_step: float = math.inf
-    report: str = "model"
-    best_top1: float | None = None
-    screen: Screen = field(default_factory=Screen)
-
-
-class Logger(Protocol):
-    """What convrun calls on in one process of the run, the first."""
-
-    def log(self, row: Row) -> None:
-        """Writes one row; it must be safe from a kill, or as good as, when this returns."""
-
-    def flush(self) -> None:
-        """Hands all rows to the kernel, before each checkpoint; raises RunFolderError if that cannot be done.
-
-        Files in the run folder are synced to the disk afterwards, beside training. A plugin may leave it out.
-        """
-
-    def close(self) -> None:
-        """Called once, when the run ends in whatever way."""
 
 
 @register("logger", "console")
@@ -99,7 +50,7 @@ class JsonLines:
 
     def __init__(self, run: RunInfo) -> None:
         path = run.folder / "metrics.jsonl"
-        from convrun.run_folder.appended_file import AppendedFile
+        from convrun.files.appended_file import AppendedFile
 
         self._file = AppendedFile(path, run.screen.say)
         before = self._file.content()
@@ -189,7 +140,7 @@ class _Table:
     """A CSV file whose columns are those of its rows; a row with a new key rewrites the file, which is rare."""
 
     def __init__(self, path: Path, last_step: float, screen: Screen) -> None:
-        from convrun.run_folder.appended_file import AppendedFile
+        from convrun.files.appended_file import AppendedFile
 
         self.file = AppendedFile(path, screen.say)
         before = self.file.content()

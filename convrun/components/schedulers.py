@@ -7,52 +7,14 @@ ends, the curve after it starts at the peak again, and its minimum lies one step
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 
+from convrun.contracts.scheduler import Horizon, Schedule, steps_in, warmup_steps_of
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register
 
-Schedule = Callable[[int], float]
 Factor = Annotated[float, Limits(gt=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """What a schedule spans.
-
-    Attributes:
-        total_steps: optimizer steps of the whole run.
-        steps_per_epoch: optimizer steps of one epoch, floor(images / batch_size).
-        peak_lr: the learning rate at the end of the warm-up, after any scaling with the batch.
-    """
-
-    total_steps: int
-    steps_per_epoch: int
-    peak_lr: float
-
-
-def warmup_steps_of(horizon: Horizon, warmup_epochs: float | None, warmup_steps: int | None) -> int:
-    """How many steps the warm-up lasts, whichever unit it was given in.
-
-    Raises:
-        KeyProblem: both units are given, or the warm-up leaves no step for the schedule itself.
-    """
-    if warmup_epochs is not None and warmup_steps is not None:
-        raise KeyProblem("warmup_steps", "the warm-up is given twice, in epochs and in steps", "leave one out")
-    key, steps = "warmup_steps", warmup_steps or 0
-    if warmup_epochs is not None:
-        key, steps = "warmup_epochs", _steps_in(warmup_epochs, horizon)
-    if steps and steps >= horizon.total_steps:
-        message = f"a warm-up of {steps} steps does not fit a run of {horizon.total_steps}"
-        raise KeyProblem(key, message, "shorten the warm-up or train longer")
-    return steps
-
-
-def _steps_in(epochs: float, horizon: Horizon) -> int:
-    return round(min(epochs * horizon.steps_per_epoch, 2.0**53))
 
 
 @register("scheduler", "cosine")
@@ -189,7 +151,7 @@ def _interval_of(horizon: Horizon, epochs: float | None, steps: int | None, warm
         raise KeyProblem("every_epochs", f"exactly one of every_epochs and every_steps is needed, {stated} set")
     key, interval = "every_steps", steps or 0
     if epochs is not None:
-        key, interval = "every_epochs", _steps_in(epochs, horizon)
+        key, interval = "every_epochs", steps_in(epochs, horizon)
     if interval < max(warmup, 1):
         message = f"an interval of {interval} steps would end within the warm-up of {warmup}"
         raise KeyProblem(key, message if warmup else "is less than one optimizer step", "make it longer")

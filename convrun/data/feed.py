@@ -13,8 +13,8 @@ from typing import Self
 
 import torch
 
+from convrun.contracts.data import ImageSet
 from convrun.data.fetch import EvalBatch, EvalFetch, ImageAugmentation, ImageTransform, MicroBatch, TrainFetch
-from convrun.data.image_set import ImageSet
 from convrun.data.loading import Loader
 from convrun.data.order import EvaluationBatches, MicroBatches
 from convrun.data.skipped import SkippedImage

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convrun.data.image_set import BadImage, ImageSet, reason_of
+from convrun.contracts.data import ImageSet
+from convrun.data.image_set import BadImage, reason_of
 from convrun.data.order import Indices, Position, replacements
-from convrun.data.regular_file import printable
 from convrun.data.skipped import SkippedImage
 from convrun.data.tolerance import Tolerance, retried
 from convrun.data.watching import READING, TRANSFORMING, Board
 from convrun.errors import ConvrunError, DataError
 from convrun.randomness import sample_generator
+from convrun.text.wording import printable
 
 ImageAugmentation = Callable[[Image.Image, random.Random], Image.Image]
 ImageTransform = Callable[[Image.Image], Image.Image]

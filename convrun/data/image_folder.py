@@ -10,7 +10,7 @@ from PIL import Image
 
 from convrun.data.folder_scan import FolderScan
 from convrun.data.image_set import decode
-from convrun.data.regular_file import printable
+from convrun.text.wording import printable
 
 
 class ImageFolder:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from convrun.data.regular_file import opened, printable
 from convrun.errors import DataError
+from convrun.files.regular_file import opened
+from convrun.text.wording import printable
 
 # Pillow knows dozens of formats, and hands some to other programs: of an EPS file, Ghostscript runs the code.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
@@ -35,35 +34,6 @@ class BadImage(DataError):
             "set data.bad_images=skip"
         )
         self.reason = reason
-
-
-class ImageSet(Protocol):
-    """One split of a data set: RGB images with labels in `range(len(class_names))`, found by index.
-
-    It is copied into loader workers, so it pickles, and `load` draws nothing at random.
-    """
-
-    def __len__(self) -> int:
-        """The number of images."""
-        ...
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """One name a label."""
-        ...
-
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The image (mode RGB) and its label.
-
-        Raises:
-            BadImage: this image cannot be read; names it. An OSError counts as one.
-            DataError: something else is wrong, which ends the run whatever `data.bad_images` says.
-        """
-        ...
-
-    def place(self, index: int) -> str:
-        """Where the image is, for messages: a path, or `digits.npz train image 17`."""
-        ...
 
 
 def decode(source: bytes | str | Path, *, split: str, place: str) -> Image.Image:

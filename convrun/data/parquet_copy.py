@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convrun.cache_folder import cache_folder
 from convrun.data.parquet_library import first_line, pa, pq, readable
 from convrun.data.parquet_rows import ArrowCopy, no_bytes, only_column
 from convrun.data.parquet_scan import Shard
 from convrun.errors import DataError
+from convrun.files.cache_folder import cache_folder
 
 STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)

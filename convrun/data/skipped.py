@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convrun.data.regular_file import printable
 from convrun.errors import DataError, RunFolderError
-from convrun.run_folder.appended_file import AppendedFile
+from convrun.files.appended_file import AppendedFile
+from convrun.text.wording import printable
 
 LINES_SHOWN = 20
 

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from convrun.data.regular_file import printable
 from convrun.errors import DataError
+from convrun.text.wording import printable
 
 POLL_SECONDS = 0.5
 RESTING, READING, TRANSFORMING = range(3)

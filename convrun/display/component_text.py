@@ -7,12 +7,12 @@ import json
 import re
 from typing import Any
 
+from convrun.contracts import KINDS, Kind
 from convrun.keys import Key, keys_of_section
-from convrun.kinds import KINDS, Kind
+from convrun.keys.type_text import type_text
 from convrun.recipe.recipe import plain
 from convrun.recipe.scalars import scalar
 from convrun.registry import Component
-from convrun.type_text import type_text
 
 
 def component_row(component: Component) -> dict[str, str]:
@@ -23,19 +23,6 @@ def component_row(component: Component) -> dict[str, str]:
         "origin": component.provider,
         "summary": component.summary,
     }
-
-
-def table(rows: list[dict[str, str]], most_width: int) -> str:
-    """Rows as aligned columns, the last one cut to the width."""
-    if not rows:
-        return ""
-    columns = list(rows[0])
-    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns[:-1]}
-    lines = []
-    for row in [{c: c for c in columns}, *rows]:
-        line = "  ".join([*(row[c].ljust(widths[c]) for c in columns[:-1]), row[columns[-1]]])
-        lines.append(line if len(line) <= most_width else line[: most_width - 1] + "…")
-    return "\n".join(lines)
 
 
 def description(component: Component) -> str:

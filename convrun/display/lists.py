@@ -6,14 +6,15 @@ import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
+from convrun.contracts import KINDS
 from convrun.display.component_text import component_row, description, description_data, kind_description
-from convrun.errors import ConvrunError, RecipeError, UsageError
-from convrun.kinds import KINDS
+from convrun.errors import ConvrunError, UsageError
 from convrun.plan import Machine, make_plan
 from convrun.plugins import load_plugins
 from convrun.recipe import load_recipe, shipped_recipes
-from convrun.recipe.problems import nearest
+from convrun.recipe.problems import RecipeError
 from convrun.registry import Component, registry
+from convrun.text.wording import nearest
 
 
 def listed(

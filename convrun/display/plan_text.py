@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from convrun.data.regular_file import printable
-from convrun.durations import duration_text
 from convrun.plan import Plan, checkpoint_bytes, kept_checkpoints, warnings
 from convrun.recipe import Recipe
-from convrun.sizes import size_text
+from convrun.text.units import duration_text, size_text
+from convrun.text.wording import printable
 
 
 def plan_text(recipe: Recipe, plan: Plan) -> str:
@@ -95,7 +94,7 @@ def _learning_rates(plan: Plan) -> str:
 
 def warmup_steps(plan: Plan) -> int:
     """Steps before the learning rate follows the schedule proper."""
-    from convrun.components.schedulers import warmup_steps_of
+    from convrun.contracts.scheduler import warmup_steps_of
 
     values = plan.scheduler.values
     if "warmup_epochs" not in values and "warmup_steps" not in values:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from convrun.errors import RunFolderError
-from convrun.secret_values import masked
+from convrun.text.secrets import masked
+from convrun.text.units import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from convrun.run_folder.appended_file import AppendedFile
+    from convrun.files.appended_file import AppendedFile
 
 
 class Screen:
@@ -37,7 +38,7 @@ class Screen:
     def log_to(self, path: Path) -> None:
         """Appends every line to this file from now on; on a full disk lines wait in memory."""
         if self._log is None or self._log.path != path:
-            from convrun.run_folder.appended_file import AppendedFile  # what only validates takes no locks
+            from convrun.files.appended_file import AppendedFile  # what only validates takes no locks
 
             self._log = AppendedFile(path, self.say)
             if self._log.ends_torn():
@@ -244,14 +245,3 @@ def _live_display(stream: TextIO) -> Progress:
     cells = [TextColumn(f"{{task.fields[{name}]}}") for name in ("position", "text")]
     columns = (cells[0], BarColumn(8), cells[1])
     return Progress(*columns, console=console, transient=True, refresh_per_second=4)
-
-
-def clock(seconds: float) -> str:
-    """`0:42`, `12:05`, `3 h 07 min`, `2 d 4 h`."""
-    whole = round(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60:02} min"
-    return f"{minutes}:{whole % 60:02}"

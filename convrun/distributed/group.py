@@ -10,18 +10,19 @@ import datetime
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from convrun.distributed.interfaces import use_interface_of
-from convrun.distributed.world import World
+from convrun.distributed.meeting.interfaces import use_interface_of
+from convrun.process.world import World
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from convrun.distributed.failure import Failure
-    from convrun.distributed.rendezvous import Meeting
+    from convrun.distributed.failing.failure import Failure
+    from convrun.distributed.meeting.rendezvous import Meeting
 
 T = TypeVar("T")
-# A process that is gone, or silent, is found by the watch (convrun.distributed.watch) within seconds or a minute. This
-# ends only what nothing else would, and must not end the wait for a rank 0 that writes a checkpoint to a slow disk.
+# A process that is gone, or silent, is found by the watch (convrun.distributed.failing.watch) within seconds or a
+# minute. This ends only what nothing else would, and must not end the wait for a rank 0 that writes a checkpoint to a
+# slow disk.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=60)
 INTERFACES = (
     "if the hosts have several network interfaces, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the one to use "

@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 from convrun.distributed.group import Group
-from convrun.training.signals import StopRequest
+from convrun.process.signals import StopRequest
 
 # What a process votes; the largest counts. A signal weighs more than the time, Ctrl-C more than any other signal.
 NOTHING, TIME_IS_OVER, CTRL_C = 0, 1, 1000

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from convrun.errors import UsageError
-from convrun.recipe.problems import nearest
+from convrun.text.wording import nearest
 
 Fate = Literal["translated", "no effect", "refused"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from convrun.errors import UsageError
 from convrun.importing.flags import Flag, Given, read_arguments
 from convrun.importing.shell import assignment
-from convrun.recipe.problems import nearest
+from convrun.text.wording import nearest
 
 SCRIPTS = ("main.py", "run_with_submitit.py", "train.py")
 _KNOWN = (

@@ -9,7 +9,7 @@ from convrun.importing.released_data import put_data, put_init
 from convrun.importing.released_run import put_bookkeeping, put_run_hints
 from convrun.importing.translation import Translation
 from convrun.models.shapes import ISOTROPIC, V1
-from convrun.recipe.problems import nearest
+from convrun.text.wording import nearest
 
 MODELS = (*V1, *ISOTROPIC)
 # The models whose depth the released layer decay knows.

@@ -13,8 +13,8 @@ from convrun.importing.timm_images import put_data, put_evaluation, put_images, 
 from convrun.importing.timm_models import put_model
 from convrun.importing.timm_schedule import put_optimizer, put_schedule
 from convrun.importing.translation import Translation
-from convrun.recipe.problems import nearest
 from convrun.recipe.tree import read_file
+from convrun.text.wording import nearest
 
 
 def translate_timm(t: Translation) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convrun.errors import RecipeError, UsageError
+from convrun.errors import UsageError
 from convrun.recipe.check import checked
 from convrun.recipe.inheritance import with_names_expanded
-from convrun.recipe.problems import Problem, dotted
+from convrun.recipe.problems import Problem, RecipeError, dotted
 from convrun.recipe.recipe import Recipe
 from convrun.recipe.scalars import scalar
 from convrun.recipe.sections import ORDER

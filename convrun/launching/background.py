@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from convrun.components.launchers import Job, JobState, Launcher, LaunchError, Submission
+from convrun.contracts.launcher import Job, JobState, Launcher, LaunchError, Submission
 from convrun.launching.ended import EXITS, STARTED, note_end
 from convrun.launching.log_files import LOG
 from convrun.launching.record import CANCELLED
@@ -39,7 +39,7 @@ class Background(Launcher):
     def command(self, job: Job) -> list[str]:
         """What runs for a job."""
         devices = [] if self.processes is None else ["--devices", str(self.processes)]
-        return [sys.executable, "-P", "-u", "-m", "convrun.launching.task", str(job.folder), job.nonce, *devices]
+        return [sys.executable, "-P", "-u", "-m", "convrun.task", str(job.folder), job.nonce, *devices]
 
     def script(self, submission: Submission) -> str:
         """The commands, as a shell would run them one after the other."""

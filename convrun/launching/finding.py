@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from convrun.errors import UsageError
-from convrun.recipe.problems import nearest
+from convrun.text.wording import nearest
 
 RUNS = Path("runs")
 # runs/NAME/RUN, and runs/NAME/SWEEP/RUN

@@ -9,15 +9,15 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from convrun.components.launchers import Job, Launcher, Submission
-from convrun.errors import RecipeError, UsageError
+from convrun.contracts.launcher import Job, Launcher, Submission
+from convrun.errors import UsageError
+from convrun.launching.command_words import is_launcher_key, overrides_of
 from convrun.launching.run_state import ALIVE, state_of
 from convrun.launching.sweep import combinations, folder_name
-from convrun.launching.words import is_launcher_key, overrides_of
 from convrun.plan import Machine, Plan, make_plan
 from convrun.recipe import Recipe, load_plugins_of, load_recipe
 from convrun.recipe.inheritance import read_with_parents
-from convrun.recipe.problems import Problem
+from convrun.recipe.problems import Problem, RecipeError
 from convrun.recipe.shipped import find_recipe
 from convrun.registry import Component, registry
 from convrun.run_folder import RunFolder

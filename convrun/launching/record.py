@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convrun.components.launchers import Launcher
+from convrun.contracts.launcher import Launcher
 from convrun.errors import ConvrunError
 from convrun.registry import registry
 from convrun.run_folder import write_whole
-from convrun.secret_values import masked
+from convrun.text.secrets import masked
 
 NAME = "launch.json"
 CANCELLED = "cancelled"  # a file in logs/: the user wanted the run to end, so nobody puts it back into a queue
@@ -52,7 +52,7 @@ class Launch:
         Raises:
             ConvrunError: it cannot be: a plugin that is not here, keys that another version wrote.
         """
-        from convrun.key_sets import KeyFaults
+        from convrun.keys.key_sets import KeyFaults
         from convrun.plugins import load_plugins
 
         values = {key: value for key, value in self.launcher.items() if key != "name"}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from convrun.components.launchers import JobState
+from convrun.contracts.launcher import JobState
 from convrun.errors import ConvrunError
 from convrun.launching.ended import CODES, has_ended_in_this_start
 from convrun.launching.log_files import tail

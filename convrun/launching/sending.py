@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from convrun.components.launchers import Job, LaunchError, Submission
-from convrun.display.recipe_text import recipe_yaml
+from convrun.contracts.launcher import Job, LaunchError, Submission
 from convrun.launching.ended import EXITS
 from convrun.launching.launch import Launching, Prepared, has_begun
 from convrun.launching.record import CANCELLED, NAME, Launch
+from convrun.recipe.writing import recipe_yaml
 from convrun.run_folder import RunFolder, explained, write_whole
 
 _TRACES = (f"logs/{CANCELLED}", "logs/process.json")  # of an earlier launch, besides logs/exits

@@ -1,6 +1,7 @@
 """Plans: what a recipe comes to on a machine."""
 
 from convrun.plan.making import make_plan
-from convrun.plan.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, sharding_note, warnings
+from convrun.plan.plan import Plan, checkpoint_bytes, kept_checkpoints, sharding_note, warnings
+from convrun.process.machine import Machine
 
 __all__ = ["Machine", "Plan", "checkpoint_bytes", "kept_checkpoints", "make_plan", "sharding_note", "warnings"]

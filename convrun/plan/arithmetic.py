@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from convrun.errors import KeyProblem
-from convrun.recipe.problems import listed
+from convrun.text.wording import listed
 
 MOST_AUTO_MICRO_BATCH = 128
 MOST_AUTO_WORKERS = 8

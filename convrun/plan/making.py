@@ -7,9 +7,9 @@ import math
 from typing import Literal
 
 from convrun.augment.evaluation_geometry import default_crop_ratio
-from convrun.components.data import DataFacts
-from convrun.durations import seconds_of
-from convrun.errors import KeyProblem, RecipeError
+from convrun.contracts.data import DataFacts
+from convrun.errors import KeyProblem
+from convrun.keys.durations import seconds_of
 from convrun.plan.arithmetic import (
     accumulation,
     interval,
@@ -19,9 +19,10 @@ from convrun.plan.arithmetic import (
     total_steps,
     workers,
 )
-from convrun.plan.plan import Machine, Plan
+from convrun.plan.plan import Plan
+from convrun.process.machine import Machine
 from convrun.recipe import Recipe
-from convrun.recipe.problems import Path, Problem
+from convrun.recipe.problems import Path, Problem, RecipeError
 
 
 def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, micro_batch: int | None = None) -> Plan:

@@ -9,34 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
 from convrun.augment.evaluation_geometry import evaluation_text
-from convrun.components.schedulers import Horizon
+from convrun.contracts.scheduler import Horizon
 from convrun.keys import values_of
 from convrun.recipe import Choice
 from convrun.recipe.sections import Init
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """What a plan needs to know of where the run happens.
-
-    Attributes:
-        processes: training processes over all nodes, one a device.
-        device: `cuda` or `cpu`; None when nobody looked (`convrun validate`).
-        has_bf16: whether the device computes in bf16.
-        cores: processor cores of one node, shared by its processes.
-        nodes: over how many the processes are spread evenly.
-    """
-
-    processes: int = 1
-    device: Literal["cuda", "cpu"] | None = None
-    has_bf16: bool = False
-    cores: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
-    nodes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

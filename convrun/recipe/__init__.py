@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convrun.errors import RecipeError, UsageError
+from convrun.errors import UsageError
 from convrun.plugins import load_plugins
 from convrun.recipe.check import checked
 from convrun.recipe.inheritance import read_with_parents
 from convrun.recipe.overrides import overridden
-from convrun.recipe.problems import Problem
+from convrun.recipe.problems import Problem, RecipeError
 from convrun.recipe.recipe import Choice, Recipe
 from convrun.recipe.shipped import find_recipe, shipped_recipes
 from convrun.recipe.substitution import substituted

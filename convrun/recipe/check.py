@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convrun.errors import ConvrunError, KeyProblem, RecipeError
-from convrun.key_sets import Fault, KeyFaults, KeySet, key_set_of
+from convrun.contracts import KINDS
+from convrun.errors import ConvrunError, KeyProblem
 from convrun.keys import Key, is_section, keys_of_section, section_of
-from convrun.kinds import KINDS
+from convrun.keys.key_sets import Fault, KeyFaults, KeySet, key_set_of
+from convrun.keys.type_text import type_text
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.problems import Path as KeyPath
-from convrun.recipe.problems import Problem, nearest
+from convrun.recipe.problems import Problem, RecipeError
 from convrun.recipe.recipe import Choice, Recipe, plain
 from convrun.recipe.sections import DEFAULT_COMPONENTS, DEFAULT_LISTS, PLAIN_SECTIONS, Header
 from convrun.recipe.substitution import with_references
 from convrun.recipe.suggestions import guessed_key
 from convrun.recipe.tree import Node
 from convrun.registry import registry
-from convrun.secret_values import masked
-from convrun.type_text import type_text
+from convrun.text.secrets import masked
+from convrun.text.wording import nearest
 
 # These sections have settings that must be chosen.
 REQUIRED = ("model", "data", "optimizer", "scheduler", "training")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from convrun.recipe.problems import Path, listed
+from convrun.recipe.problems import Path
 from convrun.recipe.recipe import Choice, Recipe
 from convrun.recipe.sections import Training
 from convrun.registry import registry
+from convrun.text.wording import listed
 
 Finding = tuple[Path, str, str]
 LONGEST_NAME = 200  # of the 255 bytes that file systems give a name

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from convrun.errors import RecipeError, UsageError
-from convrun.kinds import KINDS
-from convrun.recipe.problems import Problem
+from convrun.contracts import KINDS
+from convrun.errors import UsageError
+from convrun.recipe.problems import Problem, RecipeError
 from convrun.recipe.shipped import find_parent
 from convrun.recipe.tree import Node, read_file
 

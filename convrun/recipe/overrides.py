@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from convrun.errors import RecipeError
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS, with_names_expanded
-from convrun.recipe.problems import Path, Place, Problem, dotted, listed
+from convrun.recipe.problems import Path, Place, Problem, RecipeError, dotted
 from convrun.recipe.scalars import is_unicode
 from convrun.recipe.tree import DEEPEST, Node, read_text
+from convrun.text.wording import listed
 
 
 def overridden(tree: Node, overrides: Sequence[str]) -> Node:

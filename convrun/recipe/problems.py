@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 
-from convrun.secret_values import blotted
+from convrun.errors import ConvrunError
+from convrun.text.secrets import blotted
 
 Path = tuple[str | int, ...]
 MOST_SHOWN = 110
@@ -86,29 +86,16 @@ def _step(step: str) -> str:
     return repr(step)[1:-1][:MOST_SHOWN]
 
 
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name somebody who typed `word` most likely meant: one slip of the finger first, then the most similar."""
-    candidates = sorted(set(names))
-    slips = [name for name in candidates if is_one_slip(word, name)]
-    close = difflib.get_close_matches(word, slips or candidates, 1, 0.0 if slips else 0.6)
-    return close[0] if close else None
+class RecipeError(ConvrunError):
+    """A recipe or an override is wrong: every problem at once."""
 
+    exit_code = 2
 
-def is_one_slip(a: str, b: str) -> bool:
-    """Whether a becomes b by one letter changed, added, dropped, or two neighbours swapped."""
-    if abs(len(a) - len(b)) > 1 or a == b:
-        return False
-    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    rest_a, rest_b = a[start:], b[start:]
-    return (
-        rest_a[1:] == rest_b[1:]
-        or rest_a[1:] == rest_b
-        or rest_a == rest_b[1:]
-        or (rest_a[:2] == rest_b[:2][::-1] and rest_a[2:] == rest_b[2:])
-    )
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problem.render() for problem in self.problems))
 
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names for a message: all of them, or the first few and how many more."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    def report(self) -> str:
+        """The problems, and how many there are."""
+        count = len(self.problems)
+        return f"{self}\n{count} problem{'s' if count > 1 else ''}"

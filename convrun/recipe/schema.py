@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from convrun.key_sets import KeySet
 from convrun.keys import Key, keys_of_section
+from convrun.keys.key_sets import KeySet
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
 from convrun.recipe.sections import PLAIN_SECTIONS, Header
 from convrun.registry import Component, registry

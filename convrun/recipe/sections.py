@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from convrun.durations import Duration
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
+from convrun.keys.durations import Duration
 
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Weights = Literal["model", "ema"]

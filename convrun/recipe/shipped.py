@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convrun.errors import RunFolderError, UsageError
-from convrun.recipe.problems import nearest
+from convrun.text.wording import nearest
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # In an installed package the recipes lie inside it; in a checkout beside it.

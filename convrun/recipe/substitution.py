@@ -1,6 +1,6 @@
 """`${env:NAME}` and `${env:NAME:default}`, the only interpolation.
 
-A variable whose name says that it holds a secret (`convrun.secret_values`) is used, but never written down: what
+A variable whose name says that it holds a secret (`convrun.text.secrets`) is used, but never written down: what
 convrun saves of a recipe holds the reference in its place.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from convrun.recipe.problems import Path, Problem
 from convrun.recipe.scalars import is_unicode, scalar
 from convrun.recipe.tree import Node
-from convrun.secret_values import is_secret_name
+from convrun.text.secrets import is_secret_name
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::(.*))?", re.DOTALL)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from convrun.contracts import KINDS
 from convrun.errors import ConvrunError
 from convrun.keys import is_section, keys_of_section
-from convrun.kinds import KINDS
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
-from convrun.recipe.problems import Path, dotted, is_one_slip, listed, nearest
+from convrun.recipe.problems import Path, dotted
 from convrun.recipe.sections import PLAIN_SECTIONS, Header
 from convrun.recipe.tree import Node
 from convrun.registry import registry
+from convrun.text.wording import is_one_slip, listed, nearest
 
 # Words of the scripts people come from -> ours.
 OTHER_WORDS = {

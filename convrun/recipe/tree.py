@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from convrun.errors import RecipeError
-from convrun.recipe.problems import Place, Problem
+from convrun.recipe.problems import Place, Problem, RecipeError
 from convrun.recipe.scalars import is_unicode, scalar
 
 MOST_BYTES = 1 << 20

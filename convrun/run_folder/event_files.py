@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from convrun.files.appended_file import AppendedFile
 from convrun.run_folder import sync_folder, write_whole
-from convrun.run_folder.appended_file import AppendedFile
 
 EARLIER = "events.out.tfevents.0000000000.convrun"
 OURS = "events.out.tfevents.*.convrun"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convrun.errors import RunFolderError
+from convrun.files.writing import explained, write_whole
 from convrun.run_folder.claim import is_lock_file
 from convrun.run_folder.lock import RunLock
-from convrun.run_folder.writing import explained, write_whole
-from convrun.secret_values import masked
-from convrun.sizes import size_text
+from convrun.text.secrets import masked
+from convrun.text.units import size_text
 
 State = Literal["running", "finished", "failed", "preempted", "interrupted", "diverged"]
 # The files of a run folder that come before recipe.yaml.

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from convrun.augment.crops import evaluation_transform
-from convrun.components.augmentations import Shape
-from convrun.components.loggers import RunInfo
+from convrun.contracts.augmentation import Shape
+from convrun.contracts.data import ImageSet
+from convrun.contracts.logger import RunInfo
 from convrun.data.feed import EvalFeed, TrainFeed
-from convrun.data.image_set import ImageSet
 from convrun.data.order import MicroBatches
 from convrun.data.skipped import SkippedImage
 from convrun.data.tolerance import Tolerance

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from convrun.data.feed import EvalBatch
 from convrun.distributed.group import Group
-from convrun.training.out_of_memory import fits
+from convrun.training.faults.out_of_memory import fits
 from convrun.training.precision import Precision
 
 

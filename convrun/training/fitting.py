@@ -16,8 +16,8 @@ from torch import nn
 from convrun.data.fetch import MicroBatch
 from convrun.distributed.replicas import Replicas
 from convrun.errors import DeviceMemoryError, ModelError
-from convrun.recipe.problems import listed
-from convrun.training.out_of_memory import fits, largest_that_fits, more_splits
+from convrun.text.wording import listed
+from convrun.training.faults.out_of_memory import fits, largest_that_fits, more_splits
 
 if TYPE_CHECKING:
     from convrun.training.trainer import Trainer

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from convrun.components.loggers import RunInfo
+from convrun.contracts.logger import RunInfo
 from convrun.data.skipped import SkippedImage
-from convrun.distributed.rank_log import print_to_log
-from convrun.training.device import device_text
-from convrun.training.non_finite import Fault
+from convrun.distributed.meeting.rank_log import print_to_log
+from convrun.process.device import device_text
+from convrun.training.faults.non_finite import Fault
 from convrun.training.session import Session
 from convrun.training.trainer import Trainer
 from convrun.training.trainer_state import weights_of

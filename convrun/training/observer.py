@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from convrun.training.non_finite import Fault
+from convrun.training.faults.non_finite import Fault
 
 if TYPE_CHECKING:
     from convrun.training.trainer import Trainer

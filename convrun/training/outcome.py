@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convrun.distributed.failure import Failure
-from convrun.durations import duration_text
+from convrun.distributed.failing.failure import Failure
 from convrun.errors import ConvrunError, Diverged, Interrupted, Preempted
 from convrun.run_folder import State
+from convrun.text.units import duration_text
 
 if TYPE_CHECKING:
-    from convrun.training.signals import StopRequest
+    from convrun.process.signals import StopRequest
     from convrun.training.trainer import Trainer
 
 

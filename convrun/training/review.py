@@ -10,7 +10,7 @@ import torch
 
 from convrun.distributed.sharding import own_part
 from convrun.errors import Diverged
-from convrun.training.non_finite import Fault, fault_in
+from convrun.training.faults.non_finite import Fault, fault_in
 from convrun.training.window import StepFigures
 
 if TYPE_CHECKING:

@@ -12,24 +12,24 @@ import torch
 from torch import nn
 
 from convrun import checkpoints
-from convrun.data.image_set import ImageSet
-from convrun.display.outcome_text import outcome_text
+from convrun.contracts.data import ImageSet
 from convrun.display.screen import Screen
-from convrun.distributed.agreement import check_agreement, data_hash
 from convrun.distributed.group import Group
-from convrun.distributed.world import world_of
+from convrun.distributed.meeting.agreement import check_agreement, data_hash
 from convrun.errors import ConvrunError, DataError
 from convrun.plan import Plan, make_plan
+from convrun.process.device import this_machine
+from convrun.process.signals import StopRequest
+from convrun.process.world import world_of
 from convrun.randomness import derived_seed
 from convrun.recipe import Choice, Recipe
 from convrun.run_folder import RunFolder
-from convrun.training.device import this_machine
 from convrun.training.follower import Follower
-from convrun.training.kept_micro_batch import kept_micro_batch
 from convrun.training.outcome import Outcome
-from convrun.training.saved_state import Resume
+from convrun.training.outcome_text import outcome_text
+from convrun.training.resuming.finding import Resume
+from convrun.training.resuming.micro_batch import kept_micro_batch
 from convrun.training.session import Session
-from convrun.training.signals import StopRequest
 from convrun.weights.initial import load_initial
 
 
@@ -55,7 +55,7 @@ def run(
         screen: where lines go.
         stop: one that listens already; by default one that listens as long as this lasts.
         group: the processes that share the run, of which this is one; by default it is alone
-            (`convrun.distributed.processes.in_each_process` makes several).
+            (`convrun.distributed.meeting.processes.in_each_process` makes several).
 
     Raises:
         ConvrunError: each with the exit code that fits (`convrun.errors`); the state is saved where there is any.
@@ -100,7 +100,7 @@ def alone() -> Group:
     if world.size > 1:
         raise ConvrunError(
             f"{world.launcher} started this as one of {world.size} processes, each of which would train alone: start "
-            "it once, use convrun run, or see convrun.distributed.processes.in_each_process"
+            "it once, use convrun run, or see convrun.distributed.meeting.processes.in_each_process"
         )
     return Group(world)
 

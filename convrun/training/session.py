@@ -12,35 +12,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from convrun.components.loggers import Logger, RunInfo
-from convrun.data.image_set import ImageSet
+from convrun.contracts.data import ImageSet
+from convrun.contracts.logger import Logger, RunInfo
 from convrun.data.skipped import SkippedImage, SkippedImages
-from convrun.display.recipe_text import recipe_yaml
 from convrun.display.row_notice import row_notice
 from convrun.display.screen import Screen
-from convrun.distributed.failure import Failure
+from convrun.distributed.failing.failure import Failure
 from convrun.distributed.group import Group
 from convrun.distributed.stopping import AgreedStop
 from convrun.errors import Interrupted, RunFolderError
 from convrun.plan import Machine, Plan, checkpoint_bytes, kept_checkpoints, sharding_note
+from convrun.process.device import device_text
+from convrun.process.signals import StopRequest
 from convrun.recipe import Recipe
+from convrun.recipe.writing import recipe_yaml
 from convrun.run_folder import RunFolder, explained
 from convrun.run_folder.environment import add_start
-from convrun.training.advice import advising
 from convrun.training.building import Feeds, build_trainer, restore
-from convrun.training.debug_dump import write_dump
-from convrun.training.device import device_text
-from convrun.training.non_finite import Fault
+from convrun.training.faults.advice import advising
+from convrun.training.faults.non_finite import Fault
 from convrun.training.outcome import Outcome, check_is_complete, state_after, state_of
 from convrun.training.placing import placed
-from convrun.training.saved_state import Resume, check_has_effect, data_facts, is_finished, saved_state
-from convrun.training.saving import Checkpointer
-from convrun.training.schedule_change import schedule_changes
-from convrun.training.signals import StopRequest
+from convrun.training.recording.checkpointer import Checkpointer
+from convrun.training.recording.debug_dump import write_dump
+from convrun.training.recording.weights import export_weights
+from convrun.training.resuming.finding import Resume, check_has_effect, data_facts, is_finished, saved_state
+from convrun.training.resuming.schedule import schedule_changes
 from convrun.training.starting_point import found_for_all
 from convrun.training.state import RunState
 from convrun.training.trainer import Trainer
-from convrun.training.weights import export_weights
 
 
 class Session:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from convrun import checkpoints
 from convrun.distributed.group import Group
-from convrun.resume import drop_what_changed
-from convrun.training.saved_state import SavedState
+from convrun.training.resuming.changes import drop_what_changed
+from convrun.training.resuming.finding import SavedState
 
 
 def found_for_all(group: Group, find: Callable[[], SavedState]) -> SavedState:

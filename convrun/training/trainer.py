@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from convrun.components.callbacks import Callback
+from convrun.contracts.callback import Callback
 from convrun.data.feed import EvalBatch, MicroBatch
 from convrun.distributed.group import Group
 from convrun.distributed.replicas import Replicas
@@ -22,10 +22,10 @@ from convrun.randomness import Draws, seed_model_draws
 from convrun.training.buffers import Buffers
 from convrun.training.ema import Ema
 from convrun.training.evaluation import EvaluationDoesNotFit, EvaluationStopped, evaluate
+from convrun.training.faults.out_of_memory import fits
 from convrun.training.fitting import agree_on_parts, fits_in_all, make_room, smaller_evaluation, update_does_not_fit
 from convrun.training.gradients import Gradients
 from convrun.training.observer import Observer
-from convrun.training.out_of_memory import fits
 from convrun.training.precision import Precision
 from convrun.training.review import Review
 from convrun.training.state import RunState

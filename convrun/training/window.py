@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convrun.training.loss_spikes import LossSpikes
+from convrun.training.recording.loss_spikes import LossSpikes
 
 MOST_UNREAD = 1000  # steps; 26 groups of parameters make that 0.2 MB
 MOST_REMEMBERED = 20

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from convrun.cache_folder import cache_folder
 from convrun.errors import CheckpointError
+from convrun.files.cache_folder import cache_folder
 from convrun.weights.checksums import check_file, digits_in
 from convrun.weights.reading import kind_of
 

@@ -17,8 +17,8 @@ from torchvision.datasets.folder import pil_loader
 
 from convrun.augment.crops import evaluation_transform
 from convrun.augment.evaluation_geometry import default_crop_ratio
+from convrun.contracts.data import IMAGENET_MEAN, IMAGENET_STD
 from convrun.data.image_set import decode
-from convrun.kinds import IMAGENET_MEAN, IMAGENET_STD
 
 PHOTOS = [Path(str(files("sklearn") / "datasets" / "images" / name)) for name in ("china.jpg", "flower.jpg")]
 BICUBIC = transforms.InterpolationMode.BICUBIC

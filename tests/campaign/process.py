@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from convrun.distributed.children import free_port
+from convrun.distributed.meeting.children import free_port
 
 HANGS_AFTER_SECONDS = 120
 # From the end of one rank that failed to that of the others, which should have ended by themselves if they had met.

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import convrun.components
-from convrun.key_sets import KeySet
-from convrun.kinds import KINDS
+from convrun.contracts import KINDS
+from convrun.keys.key_sets import KeySet
 from convrun.registry import registry
 
 WRITTEN = [kind for kind, contract in KINDS.items() if importlib.util.find_spec(contract.module)]

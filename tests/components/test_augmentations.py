@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from convrun.components.augmentations import Shape
+from convrun.contracts.augmentation import Shape
 from convrun.errors import KeyProblem
-from convrun.key_sets import KeyFaults
+from convrun.keys.key_sets import KeyFaults
 from convrun.randomness import Draws
 from convrun.registry import registry
 

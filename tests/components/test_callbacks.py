@@ -3,12 +3,13 @@ import json
 import pytest
 
 from convrun.components.callbacks import EarlyStopping
-from convrun.components.loggers import RunInfo
+from convrun.contracts.logger import RunInfo
+from convrun.display.screen import Screen
 from convrun.registry import registry
 
 
 def stopper(**keys):
-    run = RunInfo("tiny", None, {}, total_steps=100, steps_per_epoch=10, start_step=0)
+    run = RunInfo("tiny", None, {}, total_steps=100, steps_per_epoch=10, start_step=0, screen=Screen())
     return registry.find("callback", "early_stopping").create(run, **keys)
 
 

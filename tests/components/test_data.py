@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convrun.components.data import DataFacts, check_declared
+from convrun.components.data import check_declared
+from convrun.contracts.data import DataFacts
 from convrun.errors import DataError, KeyProblem
 from convrun.registry import registry
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convrun.components.launchers import Job, Launcher, Submission
+from convrun.contracts.launcher import Job, Launcher, Submission
 from convrun.registry import registry
 
 LAUNCHERS = [component for component in registry.all("launcher") if component.provider == "convrun"]
@@ -18,7 +18,7 @@ def test_every_process_is_a_task_of_the_run_folder_that_was_launched(component, 
     made = component.create(**{key.name: key.default for key in component.own_keys})
     assert isinstance(made, Launcher)
     text = made.script(submission)
-    assert "-m convrun.launching.task" in text
+    assert "-m convrun.task" in text
     assert str(tmp_path) in text
     assert "abc" in text
 

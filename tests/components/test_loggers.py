@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from convrun.components.loggers import CsvTables, JsonLines, RunInfo, TensorBoard
+from convrun.components.loggers import CsvTables, JsonLines, TensorBoard
+from convrun.contracts.logger import RunInfo
+from convrun.display.screen import Screen
 from convrun.errors import RunFolderError
 
 
 def run_info(folder, start_step=0):
-    return RunInfo("tiny", folder, {}, total_steps=100, steps_per_epoch=10, start_step=start_step)
+    return RunInfo("tiny", folder, {}, total_steps=100, steps_per_epoch=10, start_step=start_step, screen=Screen())
 
 
 def train_row(step, **more):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from convrun.components.schedulers import Horizon, constant, cosine, linear, step, warmup_steps_of
+from convrun.components.schedulers import constant, cosine, linear, step
+from convrun.contracts.scheduler import Horizon, warmup_steps_of
 from convrun.errors import KeyProblem
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lr_schedules.json").read_text())

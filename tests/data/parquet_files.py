@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convrun.components.data import DataFacts
+from convrun.contracts.data import DataFacts
 from convrun.registry import registry
 
 pa = pytest.importorskip("pyarrow")

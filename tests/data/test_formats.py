@@ -18,8 +18,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from convrun.data.image_set import FORMATS, BadImage, decode
-from convrun.data.regular_file import printable
 from convrun.errors import DataError
+from convrun.text.wording import printable
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes away what image_set does to them
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -157,7 +157,7 @@ def test_a_stuck_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_whose_start_is_cut_short_by_a_second_ctrl_c_are_ended_without_a_traceback(
     moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convrun.training.signals import StopNow
+    from convrun.process.signals import StopNow
 
     def stop(*_: Any) -> None:
         raise StopNow

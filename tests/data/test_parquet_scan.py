@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convrun.components.data import DataFacts
+from convrun.contracts.data import DataFacts
 from convrun.errors import DataError, KeyProblem
 
 pytest.importorskip("pyarrow")

@@ -2,10 +2,11 @@ import re
 
 import pytest
 
-from convrun.display.component_text import description, description_data, kind_description, snippet, table, value_text
-from convrun.kinds import KINDS
+from convrun.contracts import KINDS
+from convrun.display.component_text import description, description_data, kind_description, snippet, value_text
 from convrun.recipe.tree import read_text
 from convrun.registry import registry
+from convrun.text.tables import table
 
 OURS = [c for c in registry.all() if c.provider == "convrun"]
 

@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from convrun.display.screen import Screen, clock
+from convrun.display.screen import Screen
+from convrun.text.units import clock
 
 ROW = {
     "kind": "train",

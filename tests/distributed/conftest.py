@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from convrun.distributed.children import free_port
+from convrun.distributed.meeting.children import free_port
 
 # 12 micro-batches an update: 1, 2, 3 and 4 processes divide them. 20 updates, 2 an epoch. At four times this learning
 # rate AdamW's first steps amplify the differences of rounding fast enough to pass 1e-5 after 12, with torch 2.11.
@@ -113,7 +113,7 @@ def ranks(tmp_path_factory):
     import torch
 
     import convrun.cli
-    import convrun.distributed.member
+    import convrun.distributed.meeting.member
     import convrun.training.run  # noqa: F401
 
     torch.set_num_threads(1)

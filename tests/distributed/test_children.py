@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from convrun.distributed import children as module
-from convrun.distributed.boards import FolderBoard
-from convrun.distributed.children import Children, free_port, process_environment
-from convrun.distributed.failure import Failure, RunFailed
+from convrun.distributed.failing.boards import FolderBoard
+from convrun.distributed.failing.failure import Failure, RunFailed
+from convrun.distributed.meeting import children as module
+from convrun.distributed.meeting.children import Children, free_port, process_environment
 from convrun.errors import ConvrunError, Interrupted
 
 # What stands for a run: `rank` is there, the others wait until somebody ends them.
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from convrun.distributed.boards import FolderBoard
-from convrun.distributed.failure import Failure
+from convrun.distributed.failing.boards import FolderBoard
+from convrun.distributed.failing.failure import Failure
 rank, board = int(os.environ["RANK"]), Path(os.environ["CONVRUN_BOARD"])
 {body}
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -182,8 +182,8 @@ def test_without_a_temporary_folder_the_error_names_the_variable(started, monkey
 
 def test_the_last_words_come_from_the_log_once_there_is_one(started, tmp_path):
     body = (
-        "from convrun.distributed.rank_log import print_to_log\n"
-        "from convrun.distributed.world import world_of\n"
+        "from convrun.distributed.meeting.rank_log import print_to_log\n"
+        "from convrun.process.world import world_of\n"
         "if rank == 1:\n"
         "  print('imported', flush=True)\n"
         f"  print_to_log(Path({str(tmp_path)!r}), world_of(os.environ))\n"
@@ -277,7 +277,8 @@ def test_a_bug_shows_its_traceback_and_a_foreseen_error_only_with_debug():
 
 
 def test_the_parent_needs_no_torch():
-    code = "import sys, convrun.distributed.processes, convrun.distributed.children; assert 'torch' not in sys.modules"
+    modules = "convrun.distributed.meeting.processes, convrun.distributed.meeting.children"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -89,7 +89,7 @@ def test_the_end_of_rank_0_which_serves_the_store_is_noticed(failed):
 
 
 def test_a_process_that_hangs_is_found_by_its_neighbour(ranks, same_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("convrun.distributed.watch.SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr("convrun.distributed.failing.watch.SILENCE_SECONDS", 4.0)
     processes = ranks(3, same_run(tmp_path / "run"), at={(1, 3): kill(signal.SIGSTOP)})
     os.waitpid(processes.pids[1], os.WUNTRACED)
     others = {rank: processes.pids.pop(rank) for rank in (0, 2)}
@@ -101,7 +101,7 @@ def test_a_process_that_hangs_is_found_by_its_neighbour(ranks, same_run, tmp_pat
 
 
 def test_rank_0_that_hangs_with_the_store_it_serves_is_found_by_the_others(ranks, same_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("convrun.distributed.watch.SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr("convrun.distributed.failing.watch.SILENCE_SECONDS", 4.0)
     processes = ranks(3, same_run(tmp_path / "run"), at={(0, 3): kill(signal.SIGSTOP)})
     os.waitpid(processes.pids[0], os.WUNTRACED)
     others = {rank: processes.pids.pop(rank) for rank in (1, 2)}
@@ -113,7 +113,7 @@ def test_rank_0_that_hangs_with_the_store_it_serves_is_found_by_the_others(ranks
 
 
 def test_a_process_that_does_not_come_is_named(failed, monkeypatch):
-    monkeypatch.setattr("convrun.distributed.rendezvous.MEETING_SECONDS", 4.0)
+    monkeypatch.setattr("convrun.distributed.meeting.rendezvous.MEETING_SECONDS", 4.0)
     codes, said = failed({}, count=4, only=[0, 1, 3])
     assert codes == [1, 1, 1]
     assert said.count("rank 2 of 4 did not come to 127.0.0.1, port") == 1

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from convrun.distributed.interfaces import address_among, addresses_towards, interface_of, use_interface_of
+from convrun.distributed.meeting.interfaces import address_among, addresses_towards, interface_of, use_interface_of
 
 
 def test_on_one_host_there_is_nothing_to_choose():

@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 
-from convrun.distributed.boards import FolderBoard
+from convrun.distributed.failing.boards import FolderBoard
 from convrun.distributed.gradient_sums import GradientSums
 from convrun.distributed.replicas import Replicas
 

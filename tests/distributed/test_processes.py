@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from convrun.distributed.children import process_environment
-from convrun.distributed.processes import checked_devices, in_each_process
+from convrun.distributed.meeting.children import process_environment
+from convrun.distributed.meeting.processes import checked_devices, in_each_process
 from convrun.errors import UsageError
-from convrun.training.signals import StopNow, StopRequest
+from convrun.process.signals import StopNow, StopRequest
 
 CONVRUN = [sys.executable, "-m", "convrun", "run"]
 
@@ -121,7 +121,7 @@ def variable(pid, name):
 
 
 def test_a_wrong_recipe_is_found_before_any_process_starts(convrun, same_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("convrun.distributed.children.Children.run", lambda self: pytest.fail("started"))
+    monkeypatch.setattr("convrun.distributed.meeting.children.Children.run", lambda self: pytest.fail("started"))
     code, _, said = convrun("run", *same_run(tmp_path / "run", "training.batch_size=25"), "--devices", "3")
     assert code == 2
     assert "25 images do not divide over 3 processes" in said
@@ -150,7 +150,7 @@ def test_devices_beside_a_launcher_are_refused_with_the_cure(variables, cure, mo
 
 
 def test_no_process_is_started_after_a_signal_that_a_library_swallowed(monkeypatch):
-    monkeypatch.setattr("convrun.distributed.children.Children.run", lambda self: pytest.fail("started"))
+    monkeypatch.setattr("convrun.distributed.meeting.children.Children.run", lambda self: pytest.fail("started"))
     stop = StopRequest()
     stop.signal = signal.SIGTERM
     with pytest.raises(StopNow):

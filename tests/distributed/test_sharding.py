@@ -137,7 +137,7 @@ def in_two(job, tmp_path):
     from torch import distributed
 
     from convrun.distributed.group import Group
-    from convrun.distributed.world import World
+    from convrun.process.world import World
 
     pids = []
     for rank in range(2):

@@ -5,13 +5,13 @@ import signal
 
 import pytest
 
-from convrun.distributed.agreement import check_agreement
 from convrun.distributed.group import Group
-from convrun.distributed.rendezvous import ranks_text
+from convrun.distributed.meeting.agreement import check_agreement
+from convrun.distributed.meeting.rendezvous import ranks_text
 from convrun.distributed.stopping import AgreedStop
-from convrun.distributed.world import World
 from convrun.errors import DataError
-from convrun.training.signals import StopRequest
+from convrun.process.signals import StopRequest
+from convrun.process.world import World
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from convrun.distributed.children import free_port
-from convrun.distributed.failure import Failure
-from convrun.distributed.rendezvous import Meeting, connect
-from convrun.distributed.watch import BEAT_SECONDS, Watch
-from convrun.distributed.world import World
+from convrun.distributed.failing.failure import Failure
+from convrun.distributed.failing.watch import BEAT_SECONDS, Watch
+from convrun.distributed.meeting.children import free_port
+from convrun.distributed.meeting.rendezvous import Meeting, connect
 from convrun.errors import ConvrunError
+from convrun.process.world import World
 
 
 class OneStore(dict):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convrun.components.schedulers import Horizon
+from convrun.contracts.scheduler import Horizon
 from convrun.errors import UsageError
 from convrun.importing import import_arguments
 from convrun.importing.released_data import classes_of_checkpoint

@@ -5,11 +5,12 @@ import math
 import pytest
 import yaml
 
-from convrun.components.schedulers import Horizon
-from convrun.errors import RecipeError, UsageError
+from convrun.contracts.scheduler import Horizon
+from convrun.errors import UsageError
 from convrun.importing import import_args_file, import_arguments
 from convrun.importing.timm_flags import TRAIN_FLAGS
 from convrun.importing.timm_models import DEFAULT_TAGS, OWN_MODELS, pretrained_config
+from convrun.recipe.problems import RecipeError
 
 # What a person who trains a ConvNeXt writes; each case below adds to it.
 BASE = "--model convnext_tiny --opt adamw --lr 1e-3"

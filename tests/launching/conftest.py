@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convrun.components.launchers import Job, Submission
+from convrun.contracts.launcher import Job, Submission
 from convrun.recipe import load_recipe
 
 CLUSTER = Path(__file__).parents[1] / "slurm-cluster"

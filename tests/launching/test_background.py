@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from convrun.components.launchers import Job, Submission
+from convrun.contracts.launcher import Job, Submission
 from convrun.launching.background import Background
 from convrun.launching.log_files import tail
 from convrun.launching.run_state import state_of

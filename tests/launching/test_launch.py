@@ -54,7 +54,7 @@ def test_the_recipes_launcher_section_gives_the_defaults(work, convrun):
 
 
 def test_without_a_launcher_a_run_goes_to_the_background(work, convrun):
-    assert "-m convrun.launching.task" in convrun("launch", "--dry-run")[1].splitlines()[-1]
+    assert "-m convrun.task" in convrun("launch", "--dry-run")[1].splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def is_rank(process, job, rank):
     except OSError:
         return False
     wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode()}
-    return wanted <= set(variables) and b"convrun.launching.task" in command
+    return wanted <= set(variables) and b"convrun.task" in command
 
 
 SLOW_TESTS = pytest.mark.skipif(

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from convrun.components.launchers import Launcher
+from convrun.contracts.launcher import Launcher
 from convrun.errors import ConvrunError
 from convrun.launching.record import Launch, read_launch
 

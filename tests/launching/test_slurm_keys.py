@@ -1,7 +1,7 @@
 import pytest
 
 from convrun.errors import KeyProblem
-from convrun.launching.slurm_keys import options_of, seconds_of
+from convrun.launching.slurm.keys import options_of, seconds_of
 
 
 @pytest.mark.parametrize(

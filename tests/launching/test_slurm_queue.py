@@ -1,6 +1,6 @@
 import pytest
 
-from convrun.launching.slurm_queue import states_of
+from convrun.launching.slurm.queue import states_of
 
 
 def kinds(*jobs):

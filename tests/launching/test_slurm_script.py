@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from convrun.components.launchers import Job, Submission
+from convrun.contracts.launcher import Job, Submission
 from convrun.launching.launch import prepare
-from convrun.launching.slurm_script import STALE, script_text
+from convrun.launching.slurm.script import STALE, script_text
 
 pytest.importorskip("submitit")
 
@@ -59,7 +59,7 @@ def test_srun_gets_its_arguments_and_the_cores_that_it_does_not_take_from_sbatch
         "srun", "--export=ALL", "--kill-on-bad-exit=1", "--wait=0", "--cpus-per-task=5", "--mpi=none",
         "--x=a b",
     ]  # fmt: skip
-    assert shlex.split(line)[7:] == [sys.executable, "-P", "-u", "-m", "convrun.launching.task", "$run", "$nonce"]
+    assert shlex.split(line)[7:] == [sys.executable, "-P", "-u", "-m", "convrun.task", "$run", "$nonce"]
 
 
 def test_a_container_sees_the_run_folder_and_the_working_folder(keys, submission, tmp_path):

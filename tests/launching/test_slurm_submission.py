@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from convrun.components.launchers import Job, LaunchError, Submission
-from convrun.launching.slurm_script import script_text
-from convrun.launching.slurm_submission import send
+from convrun.contracts.launcher import Job, LaunchError, Submission
+from convrun.launching.slurm.script import script_text
+from convrun.launching.slurm.submission import send
 
 pytest.importorskip("submitit")
 

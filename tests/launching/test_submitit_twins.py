@@ -14,8 +14,8 @@ submitit = pytest.importorskip("submitit")
 @pytest.fixture
 def launched(work, tiny, launch_json):
     """A run folder that was launched, and nothing more."""
-    from convrun.display.recipe_text import recipe_yaml
     from convrun.plan import Machine, make_plan
+    from convrun.recipe.writing import recipe_yaml
 
     folder = work / "run"
     (folder / "logs").mkdir(parents=True)
@@ -28,7 +28,7 @@ def launched(work, tiny, launch_json):
 
 def test_submitits_local_executor_runs_a_task_to_its_end(launched, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    command = [sys.executable, "-m", "convrun.launching.task", str(launched), "abc"]
+    command = [sys.executable, "-m", "convrun.task", str(launched), "abc"]
     executor = submitit.LocalExecutor(folder=tmp_path / "submitit")
     executor.update_parameters(timeout_min=3)
     job = executor.submit(submitit.helpers.CommandFunction(command, verbose=False))
@@ -41,7 +41,7 @@ def test_submitits_debug_executor_runs_a_task_in_this_process(launched, tmp_path
     """In a fork of it, as a task leaves its signal handlers behind."""
 
     def task():
-        from convrun.launching.task import main
+        from convrun.task import main
 
         pid = os.fork()
         if not pid:

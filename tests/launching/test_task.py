@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from convrun.launching import ended, task
+from convrun import task
+from convrun.launching import ended
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_another_rank_that_failed_gives_rank_0_time_to_say_so(launched, convrun_
 def test_a_signal_before_training_has_begun_means_start_again(launched, tmp_path, number):
     """In the seconds in which Python imports; the default would be death, and a failed job."""
     code = (
-        "import os, signal, sys, convrun.entry; from convrun.launching.task import main\n"
+        "import os, signal, sys, convrun.entry; from convrun.task import main\n"
         f"convrun.entry.main = lambda: (os.kill(os.getpid(), signal.{number}), signal.pause())\n"
         f"sys.exit(main([{str(launched)!r}, 'abc']))"
     )

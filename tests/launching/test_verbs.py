@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from convrun.display.run_table import runs_text
 from convrun.launching.run_state import state_of
+from convrun.launching.run_table import runs_text
 from convrun.launching.watching import follow_run
 
 DONE = {"state": "finished", "step": 16, "total_steps": 16, "host": "h", "time": "t"}

@@ -1,7 +1,7 @@
 import pytest
 
-from convrun.errors import RecipeError
-from convrun.launching.words import overrides_of
+from convrun.launching.command_words import overrides_of
+from convrun.recipe.problems import RecipeError
 from convrun.registry import registry
 
 SLURM = registry.find("launcher", "slurm")
@@ -40,7 +40,7 @@ def test_every_word_that_is_nobodys_is_named_with_the_nearest_of_both():
 
 
 def test_no_key_of_a_launcher_hides_one_at_the_top_of_a_recipe():
-    from convrun.launching.words import top_level_keys
+    from convrun.launching.command_words import top_level_keys
 
     for launcher in registry.all("launcher"):
         assert set(launcher.keys.keys) & top_level_keys() == set()

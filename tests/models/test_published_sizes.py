@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convrun.display.built_model import multiply_accumulates
 from convrun.registry import registry
+from convrun.validation.built_model import multiply_accumulates
 
 # Parameters with 1,000 classes, with 21,841 classes; GMACs at 224, at 384.
 STAGED = {

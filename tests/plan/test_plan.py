@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from convrun.components.data import DataFacts
+from convrun.contracts.data import DataFacts
 from convrun.data.order import MicroBatches
-from convrun.errors import DataError, PluginError, RecipeError
+from convrun.errors import DataError, PluginError
 from convrun.plan import Machine, checkpoint_bytes, kept_checkpoints, make_plan, warnings
 from convrun.recipe import load_recipe
+from convrun.recipe.problems import RecipeError
 
 SMALL = """\
 input_size: 32

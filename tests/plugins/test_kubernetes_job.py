@@ -60,7 +60,7 @@ def test_the_dry_run_prints_an_indexed_job_of_one_pod_a_node_with_torchrun(launc
     assert ["--nnodes=2", "--nproc-per-node=4", f"--master-addr={name}-0.{name}"] == [
         word for word in command if word.startswith(("--nnodes", "--nproc", "--master-addr"))
     ]
-    assert command[-4:-2] == ["-m", "convrun.launching.task"]
+    assert command[-4:-2] == ["-m", "convrun.task"]
     assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"] == name
     assert not (tmp_path / "runs").exists()
     assert "8 processes" in out

@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from convrun.components.schedulers import Horizon
-from convrun.errors import KeyProblem, RecipeError
+from convrun.contracts.scheduler import Horizon
+from convrun.errors import KeyProblem
 from convrun.plan import Machine, make_plan
 from convrun.recipe import load_recipe
+from convrun.recipe.problems import RecipeError
 from convrun.registry import registry
 from convrun.training.run import run
 

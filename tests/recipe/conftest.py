@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from convrun.errors import RecipeError
 from convrun.recipe import Recipe, load_recipe
-from convrun.recipe.problems import Problem
+from convrun.recipe.problems import Problem, RecipeError
 
 WHOLE = """\
 name: small

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convrun.display.plan_text import plan_text
-from convrun.display.recipe_text import origins_text, recipe_yaml
-from convrun.errors import ConvrunError, RecipeError
+from convrun.errors import ConvrunError
 from convrun.plan import Machine, make_plan
 from convrun.recipe import load_recipe, shipped_recipes, split_arguments
+from convrun.recipe.problems import RecipeError
+from convrun.recipe.writing import origins_text, recipe_yaml
 
 WHOLE = shipped_recipes()["digits_demo"].read_text()
 TINY = shipped_recipes()["convnext_tiny_in1k"].read_text()

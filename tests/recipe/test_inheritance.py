@@ -1,8 +1,8 @@
 import pytest
 
-from convrun.errors import RecipeError
 from convrun.recipe import load_recipe
 from convrun.recipe.inheritance import MOST_PARENTS
+from convrun.recipe.problems import RecipeError
 from convrun.recipe.shipped import FOLDER
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from convrun.display.recipe_text import recipe_yaml
-from convrun.errors import RecipeError
 from convrun.recipe import load_recipe, shipped_recipes
+from convrun.recipe.problems import RecipeError
 from convrun.recipe.tree import read_text
+from convrun.recipe.writing import recipe_yaml
 
 
 def dropped(word):

@@ -4,8 +4,8 @@ import textwrap
 
 import pytest
 
-from convrun.errors import RecipeError
 from convrun.recipe import load_recipe
+from convrun.recipe.problems import RecipeError
 
 
 def pointed(problem):

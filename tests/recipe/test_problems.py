@@ -1,6 +1,7 @@
 import pytest
 
-from convrun.recipe.problems import Place, Problem, dotted, excerpt, is_one_slip, listed, nearest
+from convrun.recipe.problems import Place, Problem, dotted, excerpt
+from convrun.text.wording import is_one_slip, listed, nearest
 
 
 def test_a_problem_is_one_line_with_place_key_message_and_cure_then_the_source_and_a_caret():

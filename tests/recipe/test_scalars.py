@@ -4,8 +4,8 @@ import math
 import pytest
 import yaml
 
-from convrun.errors import RecipeError
 from convrun.recipe import load_recipe
+from convrun.recipe.problems import RecipeError
 from convrun.recipe.scalars import is_unicode, scalar
 from convrun.recipe.tree import read_text
 

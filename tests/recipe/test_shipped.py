@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convrun.display.recipe_text import recipe_yaml
 from convrun.errors import UsageError
 from convrun.plan import Machine, make_plan
 from convrun.recipe import find_recipe, load_recipe, shipped_recipes
 from convrun.recipe.shipped import FOLDER, copy_recipe
+from convrun.recipe.writing import recipe_yaml
 
 NAMES = sorted(shipped_recipes())
 MODELINE = "# yaml-language-server: $schema=recipe.schema.json\n"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from convrun.errors import RecipeError
+from convrun.recipe.problems import RecipeError
 from convrun.recipe.tree import DEEPEST, MOST_NODES, read_file, read_text
 
 

@@ -3,12 +3,14 @@ import random
 
 import pytest
 
-from convrun.components.loggers import RunInfo, TensorBoard
+from convrun.components.loggers import TensorBoard
+from convrun.contracts.logger import RunInfo
+from convrun.display.screen import Screen
 from convrun.run_folder.event_files import EARLIER
 
 
 def logger(folder, start_step=0, evaluated_step=0):
-    info = RunInfo("tiny", folder, {}, 100, 10, start_step, evaluated_step=evaluated_step)
+    info = RunInfo("tiny", folder, {}, 100, 10, start_step, Screen(), evaluated_step=evaluated_step)
     return TensorBoard(info)
 
 

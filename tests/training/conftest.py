@@ -53,7 +53,7 @@ class Recorder:
 def make_trainer(tiny):
     """Builds a trainer by hand, from the tiny recipe with overrides; its observer is a Recorder."""
     from convrun.augment.crops import evaluation_transform
-    from convrun.components.augmentations import Shape
+    from convrun.contracts.augmentation import Shape
     from convrun.data.feed import EvalFeed, TrainFeed
     from convrun.data.order import MicroBatches
     from convrun.plan import Machine, make_plan
@@ -160,7 +160,7 @@ def ctrl_c_twice(monkeypatch, tmp_path, wait_until):
 
     With a file, the second waits until that is there, too.
     """
-    from convrun.training.signals import StopRequest
+    from convrun.process.signals import StopRequest
 
     heard, note = tmp_path / "heard", StopRequest._note
 

@@ -287,7 +287,7 @@ def test_more_skipped_steps_than_the_limit_end_the_run(train, poison, tmp_path):
 
 
 def test_a_limit_without_skip_is_refused(tiny):
-    from convrun.errors import RecipeError
+    from convrun.recipe.problems import RecipeError
 
     with pytest.raises(RecipeError, match=r"training.nonfinite_limit: has no effect"):
         tiny("training.nonfinite_limit=3")

@@ -1,6 +1,6 @@
 import pytest
 
-from convrun.distributed.failure import Failure
+from convrun.distributed.failing.failure import Failure
 from convrun.errors import DataError, Diverged, Interrupted, Preempted
 from convrun.training.outcome import state_after, state_of
 
@@ -17,7 +17,7 @@ from convrun.training.outcome import state_after, state_of
     ],
 )
 def test_an_end_has_the_same_state_whichever_process_it_came_from(error, state):
-    from convrun.distributed.world import World
+    from convrun.process.world import World
 
     assert state_after(error) == state
     assert state_of(Failure.of(error, World())) == state

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
-from convrun.training.saving import Checkpointer
-from convrun.training.signals import STOPPING, StopNow, StopRequest
+from convrun.process.signals import STOPPING, StopNow, StopRequest
+from convrun.training.recording.checkpointer import Checkpointer
 
 LONG = (
     "training.epochs=100000",
@@ -91,7 +91,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("convrun.training.signals.time", clock)
+    monkeypatch.setattr("convrun.process.signals.time", clock)
     return clock
 
 

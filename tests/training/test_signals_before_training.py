@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from convrun import entry
-from convrun.distributed.world import world_of
 from convrun.errors import Interrupted, Preempted
-from convrun.training.signals import STOPPING, StopNow, StopRequest, held_back, let_through
+from convrun.process.signals import STOPPING, StopNow, StopRequest, held_back, let_through
+from convrun.process.world import world_of
 
 CODES = [(number, 130 if number == signal.SIGINT else 75) for number in STOPPING]
 
@@ -141,7 +141,7 @@ def test_a_signal_while_a_checkpoint_is_read_leaves_the_run_as_it_was(
         return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and not p.name.startswith(".lock")}
 
     before = content()
-    process = forked_with_gate("convrun.training.saved_state.check_unchanged")
+    process = forked_with_gate("convrun.training.resuming.finding.check_unchanged")
     process.send(signal.SIGTERM)
     assert process.wait() == 75
     assert "Traceback" not in forked.output.read_text()
@@ -156,7 +156,7 @@ def test_a_signal_inside_of_exec_ends_python_m_with_the_exit_code(number, code, 
     script = f"""
 import signal, sys
 from convrun.errors import ConvrunError
-from convrun.training.signals import StopRequest
+from convrun.process.signals import StopRequest
 try:
     with StopRequest():
         exec("signal.raise_signal({int(number)})")
@@ -198,7 +198,7 @@ def test_it_counts_before_the_data_are_opened_if_it_came_while_the_trainer_was_i
 ):
     opened = []
     monkeypatch.setattr("convrun.training.run.open_data", opened.append)
-    monkeypatch.setattr("convrun.distributed.processes.world_of", in_turn(swallowed_signal, world_of))
+    monkeypatch.setattr("convrun.distributed.meeting.processes.world_of", in_turn(swallowed_signal, world_of))
     code, _, said = convrun("run", tiny_file, "--no-plugins", "--device", "cpu", "-o", tmp_path / "run")
     assert (code, said, opened) == (75, f"{message(signal.SIGTERM)}\n", [])
 
@@ -210,7 +210,7 @@ def test_what_breaks_because_a_library_was_interrupted_in_its_import_is_the_stop
 
 
 def test_an_exit_that_was_asked_for_stays_one():
-    """A process of several has told the others by then (convrun.distributed.member)."""
+    """A process of several has told the others by then (convrun.distributed.meeting.member)."""
     with pytest.raises(SystemExit, match="7"), StopRequest():
         swallowed_signal()
         sys.exit(7)

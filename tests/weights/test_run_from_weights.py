@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torchvision.models.convnext import CNBlockConfig
 
 from convrun import checkpoints
-from convrun.display.validation import validated
 from convrun.errors import CheckpointError, ModelError
 from convrun.plan import Machine, make_plan
 from convrun.training.ema import Ema
 from convrun.training.run import build_model
 from convrun.training.trainer import Trainer
+from convrun.validation.report import validated
 from convrun.weights.layouts import from_convrun, to_convrun
 
 STANDARD = ["model.patch_size=4", "model.kernel_size=7", "input_size=32", "data.image_size=32"]

@@ -1,0 +1,44 @@
+"""Augmentations: what they are told of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from convrun.contracts.kind import Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What augmentations are told of the run.
+
+    Attributes:
+        input_size: side of the model's input in pixels.
+        num_classes: classes of the data set.
+        mean: per-channel mean (pixel values in 0..1) of the normalisation.
+        std: per-channel standard deviation of the normalisation.
+    """
+
+    input_size: int
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+AUGMENTATION = Kind(
+    "augmentation",
+    "convrun.components.augmentations",
+    "augmentations",
+    {"shape": "convrun.contracts.augmentation.Shape(input_size, num_classes, mean, std)"},
+    "place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
+    "function(float images [n, 3, h, w], targets [n] or [n, classes], Draws) -> (images, targets), on the device",
+    is_list=True,
+    required_meta={"place": "'image' or 'batch'"},
+    optional_meta={
+        "crops": "True: it yields input_size × input_size",
+        "mixes": "True: it mixes the images of a micro-batch",
+        "at_most_once": "True: a second entry makes no sense",
+        "conflicts": "{other: why the two cannot both be listed}",
+        "after": "names it must come after where both are listed",
+        "check": "function(**keys), without torch, that raises KeyProblem",
+    },
+)

@@ -1,0 +1,99 @@
+"""Data sets: what they offer, what a plan must know of them, and the keys that all of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+
+from convrun.contracts.kind import Kind
+from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Keys that every data section takes beside the data set's own.
+
+    mean: per-channel mean (red, green, blue; pixel values in 0..1) that is subtracted
+    std: per-channel standard deviation (same scale) that is divided by
+    workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
+    prefetch: micro-batches each worker keeps ready
+    bad_images: what happens if an image cannot be read: `error` ends the run; `skip` trains on another one in its
+        place, drawn from (seed, epoch, sample), evaluates without it, and lists it in skipped_images.jsonl
+    bad_images_limit: most images of each split that may be skipped before the run ends: a number, or a share below 1
+    retries: how often an image is read again after an error that may pass (input/output error, stale file handle,
+        time-out of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
+    timeout: seconds that training waits for one image before the run ends, naming it; null: for ever. With
+        workers: 0 there is no one to notice
+    """
+
+    mean: Statistics = IMAGENET_MEAN
+    std: Statistics = IMAGENET_STD
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    prefetch: PositiveInt = 2
+    bad_images: Literal["error", "skip"] = "error"
+    bad_images_limit: PositiveInt | Annotated[float, Limits(gt=0, lt=1)] = 0.01
+    retries: NonNegativeInt = 3
+    timeout: PositiveFloat | None = 120.0
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the plan must know of a data set."""
+
+    num_classes: int
+    train_images: int
+    val_images: int
+
+
+class ImageSet(Protocol):
+    """One split of a data set: RGB images with labels in `range(len(class_names))`, found by index.
+
+    It is copied into loader workers, so it pickles, and `load` draws nothing at random.
+    """
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """One name a label."""
+        ...
+
+    def load(self, index: int) -> tuple[Image.Image, int]:
+        """The image (mode RGB) and its label.
+
+        Raises:
+            BadImage: this image cannot be read; names it. An OSError counts as one.
+            DataError: something else is wrong, which ends the run whatever `data.bad_images` says.
+        """
+        ...
+
+    def place(self, index: int) -> str:
+        """Where the image is, for messages: a path, or `digits.npz train image 17`."""
+        ...
+
+
+DATA = Kind(
+    "data",
+    "convrun.components.data",
+    "data",
+    {"split": "'train' or 'val'"},
+    "convrun.contracts.data.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
+    settings=DataSettings,
+    required_meta={"facts": "function(**keys) -> DataFacts(num_classes, train_images, val_images), without torch"},
+    optional_meta={"measure": "function(**keys) -> DataFacts found on the disk, whatever the recipe declares"},
+)

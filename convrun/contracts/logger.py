@@ -1,0 +1,87 @@
+"""Loggers: where the rows of a run go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from convrun.contracts.kind import Kind
+
+Row = Mapping[str, Any]
+
+
+class Screen(Protocol):
+    """Where the lines for the user go, and the progress display."""
+
+    def say(self, text: str) -> None:
+        """One line for the user, also in train.log."""
+
+    def show(self, row: Row) -> None:
+        """A row: a line, or new numbers in the progress display."""
+
+    def start_progress(
+        self, total_steps: int, steps_per_epoch: int, start_step: int, *, report: str, best_top1: float | None
+    ) -> None:
+        """Shows the run's progress from now on."""
+
+    def stop_progress(self) -> None:
+        """Takes the progress display down."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What loggers and callbacks are told of the run.
+
+    Attributes:
+        name: the recipe's name.
+        folder: the run folder, which exists.
+        recipe: the recipe as resolved.
+        total_steps: optimizer steps of the whole run.
+        steps_per_epoch: optimizer steps of one epoch.
+        start_step: optimizer steps already done when this process started; 0 for a new run.
+        screen: where a logger may show lines to the user.
+        evaluated_step: the last step whose evaluation is done. A run that was stopped in the midst of one starts with
+            it, so rows of evaluations after this step are dropped as well.
+        report: the weights whose top-1 counts, `model` or `ema`.
+        best_top1: their best top-1 so far, in percent; None if they have not been evaluated.
+    """
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    total_steps: int
+    steps_per_epoch: int
+    start_step: int
+    screen: Screen
+    evaluated_step: float = math.inf
+    report: str = "model"
+    best_top1: float | None = None
+
+
+class Logger(Protocol):
+    """What convrun calls on in one process of the run, the first."""
+
+    def log(self, row: Row) -> None:
+        """Writes one row; it must be safe from a kill, or as good as, when this returns."""
+
+    def flush(self) -> None:
+        """Hands all rows to the kernel, before each checkpoint; raises RunFolderError if that cannot be done.
+
+        Files in the run folder are synced to the disk afterwards, beside training. A plugin may leave it out.
+        """
+
+    def close(self) -> None:
+        """Called once, when the run ends in whatever way."""
+
+
+LOGGER = Kind(
+    "logger",
+    "convrun.components.loggers",
+    "logging.to",
+    {"run": "convrun.contracts.logger.RunInfo: name, folder, recipe, steps, the screen"},
+    "convrun.contracts.logger.Logger: log(row), flush() if it has one, close(); rows are the lines of metrics.jsonl",
+    is_list=True,
+)

@@ -1,0 +1,39 @@
+"""Optimizers: the keys that all of them take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from convrun.contracts.kind import Kind
+from convrun.keys import Limits, PositiveInt
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Keys that every optimizer section takes beside the optimizer's own.
+
+    layer_decay: factor per depth level that multiplies the learning rate of earlier layers (1 = off)
+    layer_decay_levels: what a level is: `group`, three blocks of stage 2 and each other stage whole (V1's
+        fine-tuning), or `block`, every block (V2's `single`)
+    lr_for_batch: the batch size that `lr` is meant for; the plan scales lr by batch_size / lr_for_batch
+    """
+
+    layer_decay: Annotated[float, Limits(gt=0, le=1)] = 1.0
+    layer_decay_levels: Literal["group", "block"] = "group"
+    lr_for_batch: PositiveInt | None = None
+
+
+OPTIMIZER = Kind(
+    "optimizer",
+    "convrun.components.optimizers",
+    "optimizer",
+    {"parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0"},
+    "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
+    settings=OptimizerSettings,
+    optional_meta={
+        "slots": "values kept for each parameter, so that validate knows the size of checkpoints",
+        "shards": "whether it computes the same on torch's DTensors, of which each process holds a share (fsdp)",
+        "check": "function(**keys), without torch, that raises KeyProblem",
+    },
+)

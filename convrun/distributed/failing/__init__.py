@@ -1,0 +1,1 @@
+"""How the processes of a run tell each other that one has failed."""

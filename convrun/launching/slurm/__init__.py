@@ -1,0 +1,1 @@
+"""Slurm: the script, the queue, the submission."""

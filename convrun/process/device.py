@@ -1,0 +1,92 @@
+"""The machine a run finds itself on."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from convrun.errors import ConvrunError, UsageError
+from convrun.process.machine import Machine
+from convrun.process.world import World
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def choose_device(device: Device, world: World) -> Literal["cpu", "cuda"]:
+    """What this process trains on: a GPU of its own, or the CPU where there is none. The GPU becomes torch's current.
+
+    Raises:
+        UsageError: `cuda` is asked for and there is none.
+        ConvrunError: there are fewer GPUs on this node than processes.
+    """
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        if device == "cuda":
+            raise UsageError("--device cuda: torch sees no GPU here; check nvidia-smi and torch.version.cuda")
+        return "cpu"
+    # A launcher that gives each process one GPU lets it see no other: then it is number 0 for each.
+    if 1 < count < world.local_size:
+        raise ConvrunError(
+            f"{world.local_size} processes were started on {world.host}, but torch sees {count} GPUs there; start as "
+            "many as there are GPUs, or train with --device cpu"
+        )
+    torch.cuda.set_device(world.local_rank if count > 1 else 0)
+    return "cuda"
+
+
+def share_cores(world: World) -> None:
+    """Gives this process its share of the node's cores, unless the user or the launcher has: threads that outnumber
+    cores wait for each other by spinning, and make a step ten times as long."""
+    import torch
+
+    if world.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _cores(world) // world.local_size))
+
+
+def device_identity(device: Literal["cpu", "cuda"]) -> str:
+    """Tells this process's GPU from all others; empty on the CPU, which processes may share."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if device == "cuda" else ""
+
+
+def this_machine(device: Device = "auto", world: World | None = None) -> Machine:
+    """What a plan needs to know of this machine, and of the processes that share the run.
+
+    Raises:
+        UsageError: `cuda` is asked for and there is none.
+        ConvrunError: there are fewer GPUs on this node than processes.
+    """
+    import torch
+
+    world = world or World()
+    chosen = choose_device(device, world)
+    has_bf16 = chosen == "cuda" and torch.cuda.is_bf16_supported()
+    return Machine(world.size, chosen, has_bf16, cores=_cores(world), nodes=world.nodes)
+
+
+def _cores(world: World) -> int:
+    """Processor cores of this node that the run may use; Slurm binds each of its tasks to some of its own."""
+    own = len(os.sched_getaffinity(0))
+    is_bound = world.launcher == "slurm" and own < (os.cpu_count() or 1)
+    return own * world.local_size if is_bound else own
+
+
+def device_text(machine: Machine) -> str:
+    """The devices, for people."""
+    import torch
+
+    if machine.device == "cuda":
+        one = torch.cuda.get_device_name()
+    else:
+        threads = torch.get_num_threads()
+        one = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    if machine.processes == 1:
+        return one
+    backend = "nccl" if machine.device == "cuda" else "gloo"
+    where = f"{machine.nodes} nodes" if machine.nodes > 1 else "1 node"
+    return f"{where} × {machine.processes // machine.nodes} ({one}; {machine.processes} processes, {backend})"

@@ -1,0 +1,1 @@
+"""Data -> words: names, units, tables, secrets. Imports no other room."""

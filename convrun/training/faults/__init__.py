@@ -1,0 +1,1 @@
+"""What can go wrong in a step: out of memory, numbers that are not finite."""

@@ -1,0 +1,190 @@
+"""The state a run goes on from: that of the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from convrun import checkpoints
+from convrun.contracts.data import ImageSet
+from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError
+from convrun.plan import Plan
+from convrun.recipe import Recipe
+from convrun.recipe.consistency import differences
+from convrun.run_folder import RunFolder
+from convrun.run_folder.environment import allowed_before
+from convrun.training.resuming.changes import FREE, check_same_data, check_unchanged, drop_what_changed
+from convrun.training.state import RunState
+
+Resume = Literal["auto", "never", "must"]
+Changes = list[tuple[str, Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+    """What a start finds of the run.
+
+    Attributes:
+        content: of the checkpoint; None: the run begins.
+        path: the checkpoint's file, or the run folder.
+        changes: in the recipe since the run began, all of them allowed: (key, before, now).
+    """
+
+    content: dict[str, Any] | None
+    path: Path
+    changes: Changes = dataclasses.field(default_factory=list)
+
+
+def saved_state(
+    folder: RunFolder,
+    recipe: Recipe,
+    data: dict[str, Any],
+    model: nn.Module,
+    resume: Resume,
+    allow_changes: Sequence[str],
+    say: Callable[[str], None],
+) -> SavedState:
+    """What the run goes on from, checked against the recipe, the data and the model.
+
+    Raises:
+        RunFolderError: `resume` forbids it, or the recipe has changed.
+        CheckpointError: nothing is left of what was saved, or it does not fit.
+    """
+    if not has_saved(folder):
+        if resume == "must":
+            raise RunFolderError(f"--resume must: {folder.path} holds no checkpoint to go on from")
+        return SavedState(None, folder.path)
+    if resume == "never":
+        raise RunFolderError(f"--resume never: {folder.path} holds a run already; choose another folder with --output")
+    changes = check_unchanged(folder, recipe, allow_changes)
+    content, path = newest_good(folder, say)
+    check_fits(content, path, folder, recipe, data, model, changes)
+    if changes:
+        drop_what_changed(content, [key for key, _, _ in changes])
+    return SavedState(content, path, changes)
+
+
+def has_saved(folder: RunFolder) -> bool:
+    """Whether the run has ever saved a checkpoint, be it there still or not."""
+    found = checkpoints.steps_in(folder.checkpoints) or checkpoints.damaged_in(folder.checkpoints)
+    return bool(found) or _step_said_to_be_saved(folder) > 0
+
+
+def _step_said_to_be_saved(folder: RunFolder) -> int:
+    """What status.json says of the newest checkpoint; 0 if nothing."""
+    status = folder.read_json("status.json")
+    step = status.get("saved_step") if isinstance(status, dict) else None
+    return step if type(step) is int else 0
+
+
+def newest_good(folder: RunFolder, say: Callable[[str], None]) -> tuple[dict[str, Any], Path]:
+    """The newest checkpoint that is whole. Damaged ones are put aside, and said.
+
+    Raises:
+        CheckpointError: none is left, or one cannot be read for another reason than damage.
+    """
+    steps = checkpoints.steps_in(folder.checkpoints)
+    for step in reversed(steps):
+        path = checkpoints.path_of(folder.checkpoints, step)
+        try:
+            content = checkpoints.load(path)
+        except DamagedCheckpoint as error:
+            say(f"{error}; it is now called {checkpoints.set_aside(path).name}, and the one before it is tried")
+            continue
+        _point_latest(path)
+        folder.saved_step = step
+        return content, path
+    last = max([*steps, *checkpoints.damaged_in(folder.checkpoints), _step_said_to_be_saved(folder)])
+    damaged = checkpoints.damaged_in(folder.checkpoints)
+    why = "all are damaged (*.pt.damaged)" if damaged else "the files are gone"
+    raise CheckpointError(
+        f"no checkpoint is left in {folder.checkpoints}, though the run had saved step {last}: {why}; put one back "
+        "from a copy, or start over in another folder (--output)"
+    )
+
+
+def _point_latest(path: Path) -> None:
+    """Mends the link if a kill, or damage, has left another one."""
+    latest = path.parent / "latest"
+    try:
+        if not latest.is_symlink() or latest.readlink() != Path(path.name):
+            checkpoints.point(path.parent, "latest", path)
+    except OSError as error:
+        raise RunFolderError(f"{path.parent / 'latest'} cannot be written: {error.strerror or error}") from error
+
+
+def check_fits(
+    content: dict[str, Any],
+    path: Path,
+    folder: RunFolder,
+    recipe: Recipe,
+    data: dict[str, Any],
+    model: nn.Module,
+    changes: Changes,
+) -> None:
+    """Raises CheckpointError if a checkpoint belongs to another recipe, model or data set."""
+    if missing := RunState.missing_in(content["state"]):
+        raise CheckpointError(f"{path} does not fit the recipe: its state has no {missing[0]}; remove it")
+    checkpoints.check_same_tensors(path, content["model"], model.state_dict())
+    if checkpoints.path_of(path.parent, content["state"]["step"]) != path:
+        raise CheckpointError(f"{path} holds the state after step {content['state']['step']}; give it its name back")
+    if not any(key.split(".")[0] == "data" for key, _, _ in changes):
+        check_same_data(path, content["data"], data)
+    check_same_recipe(content.get("recipe"), path, folder, recipe, [key for key, _, _ in changes])
+
+
+def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -> None:
+    """Raises CheckpointError if a checkpoint was saved by a run of another recipe, and copied here."""
+    earlier = allowed_before(folder)
+    if not isinstance(before, dict) or earlier is None:
+        return  # nobody knows which changes were allowed
+    known = [*FREE, *allowed, *earlier]
+    others = [
+        change
+        for change in differences(before, recipe.resolved())
+        if not any(change[0] == key or change[0].startswith(key + ".") for key in known)
+    ]
+    if others:
+        key, old, new = others[0]
+        raise CheckpointError(
+            f"{path} was saved by another run: its {key} is {old!r}, here it is {new!r}; remove it to go on from the "
+            "one before"
+        )
+
+
+def is_finished(folder: RunFolder, plan: Plan, state: dict[str, Any]) -> bool:
+    """Whether nothing is left to do: no step, and neither an evaluation nor the weights' export."""
+    is_over = bool(state["stopped_because"]) or state["step"] >= plan.total_steps
+    return is_over and (folder.read_json("status.json") or {}).get("state") == "finished"
+
+
+def check_has_effect(folder: RunFolder, plan: Plan, state: dict[str, Any], changes: Changes) -> None:
+    """Raises RunFolderError if a run has nothing left to train or to evaluate, and a change does not make it longer.
+
+    Its recipe.yaml would then tell of another training than the one that its weights come from.
+    """
+    is_as_long = (folder.read_json("status.json") or {}).get("total_steps") == plan.total_steps
+    is_evaluation_due = plan.is_evaluated_after(state["step"]) and state["evaluated_step"] < state["step"]
+    if state["step"] < plan.total_steps or is_evaluation_due or not is_as_long:
+        return
+    keys = ", ".join(key for key, _, _ in changes)
+    weights = shlex.quote(str(folder.checkpoints / "latest"))
+    raise RunFolderError(
+        f"the run in {folder.path} has done its {plan.total_steps:,} steps: nothing is left to train with another "
+        f"{keys}, and nothing was changed. Make it longer as well (training.epochs=... --allow-change "
+        f"training.epochs), or begin another run from its weights: init.from={weights} --output ANOTHER_FOLDER"
+    )
+
+
+def data_facts(train_set: ImageSet, val_set: ImageSet) -> dict[str, Any]:
+    """What a checkpoint remembers of the data: the class map, and how many images there are."""
+    return {
+        "class_names": list(train_set.class_names),
+        "train_images": len(train_set),
+        "val_images": len(val_set),
+    }

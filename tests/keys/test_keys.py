@@ -1,0 +1,105 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from convrun.keys import PositiveInt, keys_of, keys_of_section, meanings_in
+from convrun.keys.type_text import type_text
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A map of keys.
+
+    a: the first
+    """
+
+    a: PositiveInt = 1
+    b: tuple[str, ...] = field(default_factory=tuple)
+
+
+def test_keys_are_the_keyword_only_parameters():
+    def f(handed, also, *, a: int, b: str = "x", **others: int):
+        """Does.
+
+        a: the first,
+            continued
+        b: the second
+        handed: not a key
+        """
+
+    assert [(k.name, k.annotation, k.is_required, k.meaning) for k in keys_of(f)] == [
+        ("a", int, True, "the first, continued"),
+        ("b", str, False, "the second"),
+    ]
+
+
+def test_a_class_gives_the_keys_of_its_init():
+    class C:
+        """A class.
+
+        a: the key
+        """
+
+        def __init__(self, handed, *, a: int = 1):
+            pass
+
+    assert [(k.name, k.annotation, k.meaning) for k in keys_of(C)] == [("a", int, "the key")]
+
+
+def test_a_section_gives_its_fields():
+    keys = keys_of_section(Inner)
+    assert [(k.name, k.default, k.meaning) for k in keys] == [("a", 1, "the first"), ("b", (), "")]
+
+
+FUTURE = '''
+from __future__ import annotations
+import functools
+from typing import Annotated, Literal
+from convrun.keys import Limits, PositiveInt
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*arguments, **keys):
+        return function(*arguments, **keys)
+    return wrapper
+
+@decorated
+def f(*, a: PositiveInt = 1, b: Annotated[float, Limits(gt=0)] | None = None, c: Literal["x", "y"] = "x"):
+    """Does."""
+
+class C:
+    def __init__(self, run, *, a: PositiveInt = 1):
+        pass
+'''
+
+
+def test_annotations_that_are_text_are_resolved_where_they_were_written():
+    module: dict[str, Any] = {"__name__": "written_elsewhere"}
+    exec(FUTURE, module)
+    assert [type_text(k.annotation) for k in keys_of(module["f"])] == ["int > 0", "float > 0 or null", "x or y"]
+    assert [type_text(k.annotation) for k in keys_of(module["C"])] == ["int > 0"]
+
+
+@pytest.mark.parametrize("annotation", ["Missing", "1 +", "int.missing", "[int"])
+def test_an_annotation_that_cannot_be_read_is_a_type_error(annotation):
+    def f(*, x=0):
+        pass
+
+    f.__annotations__["x"] = annotation
+    with pytest.raises(TypeError, match="an annotation cannot be read: "):
+        keys_of(f)
+
+
+def test_a_key_without_an_annotation_is_a_type_error():
+    with pytest.raises(TypeError, match="no type annotation on x, y"):
+        keys_of(lambda *, x=0, y=1: None)
+
+
+def test_a_further_line_may_begin_with_another_keys_name():
+    assert meanings_in("a: one, with\n    b: two\nb: three", ["a", "b"]) == {"a": "one, with b: two", "b": "three"}
+
+
+def test_meanings_end_where_the_indentation_does():
+    text = "Sum.\n\na: one\n    two\n\nb: three\nelse: not a key\n    of ours\nc:no space"
+    assert meanings_in(text, ["a", "b", "c"]) == {"a": "one two", "b": "three"}
