@@ -21,6 +21,7 @@ from convrun.recipe.scalars import is_unicode, scalar
 MOST_BYTES = 1 << 20
 MOST_NODES = 20_000
 DEEPEST = 40
+_TOO_DEEP = f"nested deeper than {DEEPEST} levels"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those of YAML 1.1, by which libyaml counts lines
@@ -133,6 +134,8 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = self.place(mark) if mark else Place(self.source, 0, 0)
+            if "maximum nesting depth" in str(error.problem):  # libyaml has a limit of its own, far above ours
+                raise RecipeError([*self.problems, Problem(place, (), _TOO_DEEP)]) from None
             context = f" ({error.context})" if error.context else ""
             problem = Problem(place, (), f"not YAML: {error.problem or 'syntax error'}{context}", _syntax_cure(place))
             raise RecipeError([*self.problems, problem]) from None
@@ -166,7 +169,7 @@ class _Composer:
 
     def node(self, event: Any, depth: int) -> Node:
         if depth > DEEPEST:
-            self.stop(event, f"nested deeper than {DEEPEST} levels")
+            self.stop(event, _TOO_DEEP)
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         self.check_tag(event)
