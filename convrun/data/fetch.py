@@ -29,21 +29,19 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class MicroBatch(NamedTuple):
-    """One forward pass of one rank: the update and the number of the micro-batch in it, both from 0, and the images."""
+    """One forward pass of one rank: the step and the number of the micro-batch in it, both from 0, and the images."""
 
     step: int
     number: int
-    epoch: int
     images: torch.Tensor
     labels: torch.Tensor
 
 
 class EvalBatch(NamedTuple):
-    """Some images of the evaluation split, with their labels and their numbers there."""
+    """Some images of the evaluation split, with their labels."""
 
     images: torch.Tensor
     labels: torch.Tensor
-    indices: torch.Tensor
 
 
 class Fetched(NamedTuple, Generic[T]):
@@ -137,7 +135,7 @@ class TrainFetch:
         skipped: list[SkippedImage] = []
         made = [self._augmented(position.epoch, int(index), skipped) for index in position.indices]
         self._frames.board.rest()
-        return Fetched(MicroBatch(position.step, position.number, position.epoch, *_stacked(made)), tuple(skipped))
+        return Fetched(MicroBatch(position.step, position.number, *_stacked(made)), tuple(skipped))
 
     def _augmented(self, epoch: int, index: int, skipped: list[SkippedImage]) -> tuple[Pixels, int]:
         shown, image, label = self._loaded(epoch, index, skipped)
@@ -176,15 +174,14 @@ class EvalFetch:
 
     def __call__(self, indices: Indices) -> Fetched[EvalBatch]:
         """The images in the order of the numbers, without those that are skipped."""
-        loaded = [(int(index), self._transformed(int(index))) for index in indices]
+        loaded = [self._transformed(int(index)) for index in indices]
         self._frames.board.rest()
-        made = [(index, result) for index, result in loaded if not isinstance(result, SkippedImage)]
-        skipped = tuple(result for _, result in loaded if isinstance(result, SkippedImage))
-        numbers = torch.tensor([index for index, _ in made], dtype=torch.int64)
+        made = [result for result in loaded if not isinstance(result, SkippedImage)]
+        skipped = tuple(result for result in loaded if isinstance(result, SkippedImage))
         if not made:
             none = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
-            return Fetched(EvalBatch(none, numbers.clone(), numbers), skipped)
-        return Fetched(EvalBatch(*_stacked([result for _, result in made]), numbers), skipped)
+            return Fetched(EvalBatch(none, torch.empty(0, dtype=torch.int64)), skipped)
+        return Fetched(EvalBatch(*_stacked(made)), skipped)
 
     def _transformed(self, index: int) -> tuple[Pixels, int] | SkippedImage:
         found = self._frames.load(index)

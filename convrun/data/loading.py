@@ -89,7 +89,7 @@ class Loader(Generic[T]):
         pin_memory: copy results to page-locked memory, from where a GPU fetches them.
 
     Attributes:
-        wait_seconds: time spent waiting for results; whoever reads it may set it back to 0.
+        is_closed: nothing comes any more.
     """
 
     def __init__(
@@ -103,9 +103,8 @@ class Loader(Generic[T]):
         prefetch: int,
         pin_memory: bool,
     ) -> None:
-        self.wait_seconds = 0.0
         self._watch, self._on_skipped = watch, on_skipped
-        self._is_closed = False
+        self.is_closed = False
         self._iterator: Any = None
         self._loader = WatchedLoader(
             watch,
@@ -124,7 +123,6 @@ class Loader(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        started = time.perf_counter()
         try:
             result = self._next()
             if result.skipped:
@@ -135,12 +133,11 @@ class Loader(Generic[T]):
         except BaseException:
             self.close()
             raise
-        self.wait_seconds += time.perf_counter() - started
         return result.batch
 
     def _next(self) -> Fetched[T]:
         if self._iterator is None:
-            if self._is_closed:
+            if self.is_closed:
                 raise StopIteration
             self._iterator = self._start()
         self._watch.start()
@@ -176,7 +173,7 @@ class Loader(Generic[T]):
 
     def close(self) -> None:
         """Ends the workers, within about `GRACE_SECONDS` whatever they are doing. May be called again."""
-        self._is_closed = True
+        self.is_closed = True
         _open_loaders.discard(self)
         workers, iterator, self._iterator = self._workers(), self._iterator, None
         if not workers:

@@ -1,6 +1,6 @@
 """Which sample is where: the order of an epoch, and its cut into the micro-batches of one rank.
 
-The order of epoch e is the permutation torch's DistributedSampler draws for one replica. Update s takes the next
+The order of epoch e is the permutation torch's DistributedSampler draws for one replica. Step s takes the next
 `batch_size` samples of epoch s // steps_per_epoch; they are cut into micro-batches, and micro-batch c goes to rank
 c mod world. All of it is arithmetic on the step, so starting anywhere costs one permutation.
 """
@@ -37,7 +37,7 @@ def replacements(seed: int, epoch: int, index: int, images: int, count: int) -> 
 
 @dataclass(frozen=True)
 class Position:
-    """One micro-batch: the update it belongs to and its number there (both from 0), its epoch and its samples."""
+    """One micro-batch: the step it belongs to and its number there (both from 0), its epoch and its samples."""
 
     step: int
     number: int
@@ -46,18 +46,18 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicroBatches:
+class TrainingOrder:
     """The micro-batches of one rank, from `start_step` up to, not including, `end_step`.
 
     Attributes:
         seed: the run's seed.
         images: the size of the training split.
-        batch_size: images of one update, over all ranks.
+        batch_size: images of one step, over all ranks.
         micro_batch: images of one forward pass on one rank.
         rank: this process.
         world: the number of processes.
-        start_step: the first update, counted from 0.
-        end_step: the update to stop before.
+        start_step: the first step, counted from 0.
+        end_step: the step to stop before.
     """
 
     seed: int
@@ -81,12 +81,12 @@ class MicroBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates an epoch: images // batch_size; the rest of the permutation is left out."""
+        """Steps an epoch: images // batch_size; the rest of the permutation is left out."""
         return self.images // self.batch_size
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches a rank sums up for one update."""
+        """Micro-batches a rank sums up for one step."""
         return self.batch_size // (self.micro_batch * self.world)
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class MicroBatches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationBatches:
+class EvaluationOrder:
     """Samples rank, rank + world, rank + 2 world, … in batches: over all ranks each sample comes exactly once."""
 
     images: int

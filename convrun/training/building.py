@@ -14,8 +14,8 @@ from convrun.augment.crops import evaluation_transform
 from convrun.contracts.augmentation import Shape
 from convrun.contracts.data import ImageSet
 from convrun.contracts.logger import RunInfo
-from convrun.data.feed import EvalFeed, TrainFeed
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
+from convrun.data.pipeline import EvaluationBatches, TrainingBatches
 from convrun.data.skipped import SkippedImage
 from convrun.data.tolerance import Tolerance
 from convrun.distributed.group import Group
@@ -61,12 +61,14 @@ class Feeds:
             "on_skipped": on_skipped,
         }
         share: dict[str, Any] = {"rank": group.rank, "world": group.size}
-        self.validation = EvalFeed(val_set, transform, batch_size=plan.evaluation_batch, **share, **self._loading)
+        self.validation = EvaluationBatches(
+            val_set, transform, batch_size=plan.evaluation_batch, **share, **self._loading
+        )
 
-    def open(self, start_step: int) -> TrainFeed:
+    def open(self, start_step: int) -> TrainingBatches:
         """The run's micro-batches from a step on."""
         plan = self.plan
-        order = MicroBatches(
+        order = TrainingOrder(
             seed=plan.seed,
             images=plan.train_images,
             batch_size=plan.batch_size,
@@ -76,7 +78,7 @@ class Feeds:
             start_step=start_step,
             end_step=plan.total_steps,
         )
-        return TrainFeed(self.train_set, order, self._augmentations, **self._loading)
+        return TrainingBatches(self.train_set, order, self._augmentations, **self._loading)
 
 
 def shape_of(plan: Plan) -> Shape:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convrun.data.feed import EvalBatch
+from convrun.data.pipeline import EvalBatch
 from convrun.distributed.group import Group
 from convrun.training.faults.out_of_memory import fits
 from convrun.training.precision import Precision

@@ -114,7 +114,7 @@ def _any_micro_batch(trainer: Trainer, images: int) -> MicroBatch:
     plan, shape = trainer.plan, (images, 3, trainer.plan.input_size, trainer.plan.input_size)
     number = (plan.accumulation - 1) * plan.processes + trainer.group.rank
     blank = torch.zeros(shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    return MicroBatch(trainer.state.step, number, 0, blank, torch.zeros(images, dtype=torch.int64))
+    return MicroBatch(trainer.state.step, number, blank, torch.zeros(images, dtype=torch.int64))
 
 
 def _try(trainer: Trainer, micro_batch: MicroBatch) -> None:

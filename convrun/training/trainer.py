@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from convrun.contracts.callback import Callback
-from convrun.data.feed import EvalBatch, MicroBatch
+from convrun.data.pipeline import EvalBatch, MicroBatch
 from convrun.distributed.group import Group
 from convrun.distributed.replicas import Replicas
 from convrun.distributed.sharding import Shards
@@ -36,11 +35,13 @@ BatchAugmentation = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
 
 
 class Feed(Protocol):
-    """Micro-batches in order, and how long the loop waited for them."""
+    """Micro-batches step by step, and how long the loop waited for them."""
 
     wait_seconds: float
 
-    def __iter__(self) -> Iterator[MicroBatch]: ...
+    def of_step(self, step: int) -> Iterable[MicroBatch]:
+        """A step's micro-batches of this process."""
+        ...
 
 
 class Trainer:
@@ -107,12 +108,12 @@ class Trainer:
 
     def take_steps(self, feed: Feed) -> bool:
         """Step after step until the run is over; False if one ran out of memory and is to begin anew."""
-        plan, state, micro_batches = self.plan, self.state, iter(feed)
+        plan, state = self.plan, self.state
         self.finish_step(feed)  # a run that was stopped between a step and its evaluation evaluates first
         while not self.is_over():
             self.set_learning_rate(plan.lr(state.step))
             self.buffers.keep()
-            if not fits_in_all(self, lambda: self.accumulate_all(islice(micro_batches, plan.accumulation))):
+            if not fits_in_all(self, partial(self.accumulate_all, feed.of_step(state.step))):
                 return False
             if not fits(self.update):
                 raise update_does_not_fit(state.step + 1)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.fetch import REPLACEMENTS
 from convrun.data.image_set import BadImage
-from convrun.data.order import MicroBatches, replacements
+from convrun.data.order import TrainingOrder, replacements
+from convrun.data.pipeline import EvaluationBatches, TrainingBatches
 from convrun.data.skipped import SkippedImage, SkippedImages
 from convrun.data.synthetic import SyntheticImages
 from convrun.data.tolerance import Tolerance
 from convrun.errors import DataError
+from tests.data.steps import each
 
 SKIP = Tolerance(skips_bad_images=True)
 BAD = (3, 4, 11)
@@ -36,12 +37,14 @@ class Damaged(SyntheticImages):
         return super().load(index)
 
 
-def feed(images: Any, start: int = 0, workers: int = 0, skipped: list[Any] | None = None, **keys: Any) -> TrainFeed:
-    order = MicroBatches(
+def feed(
+    images: Any, start: int = 0, workers: int = 0, skipped: list[Any] | None = None, **keys: Any
+) -> TrainingBatches:
+    order = TrainingOrder(
         seed=3, images=len(images), batch_size=8, micro_batch=4, start_step=start, end_step=6  # two epochs
     )  # fmt: skip
     keys = {"tolerance": SKIP, "on_skipped": (skipped if skipped is not None else []).extend, **keys}
-    return TrainFeed(images, order, [], input_size=8, workers=workers, **keys)
+    return TrainingBatches(images, order, [], input_size=8, workers=workers, **keys)
 
 
 def rows(batches: Any) -> list[tuple[Any, ...]]:
@@ -51,13 +54,13 @@ def rows(batches: Any) -> list[tuple[Any, ...]]:
 def test_by_default_the_first_bad_image_ends_the_run() -> None:
     message = r"^split train, image synthetic train image \d+ cannot be decoded: it is torn; .* data.bad_images=skip$"
     with pytest.raises(DataError, match=message):
-        list(feed(Damaged(*BAD), tolerance=Tolerance()))
+        list(each(feed(Damaged(*BAD), tolerance=Tolerance())))
 
 
 def test_another_image_takes_its_place() -> None:
     images, skipped = Damaged(*BAD), []
     seen = set()
-    for position, batch in zip(feed(images)._loader._loader.sampler, feed(images, skipped=skipped), strict=True):
+    for position, batch in zip(feed(images).order, each(feed(images, skipped=skipped)), strict=True):
         for pixels, label, index in zip(batch.images, batch.labels, position.indices.tolist(), strict=True):
             drawn = [index, *replacements(3, position.epoch, index, 26, REPLACEMENTS)]
             shown = next(number for number in drawn if number not in BAD)
@@ -72,13 +75,13 @@ def test_another_image_takes_its_place() -> None:
 
 def test_neither_workers_nor_a_start_in_the_middle_change_the_replacement() -> None:
     images, skipped = Damaged(*BAD), {}
-    alone = rows(feed(images, skipped=skipped.setdefault(0, [])))
+    alone = rows(each(feed(images, skipped=skipped.setdefault(0, []))))
     for workers in (1, 2):
         with feed(images, workers=workers, skipped=skipped.setdefault(workers, [])) as batches:
-            assert rows(batches) == alone
+            assert rows(each(batches)) == alone
     assert skipped[0] == skipped[1] == skipped[2] != []
     for start in range(1, 6):
-        assert rows(feed(images, start)) == [row for row in alone if row[0] >= start]
+        assert rows(each(feed(images, start))) == [row for row in alone if row[0] >= start]
 
 
 def test_replacements_are_others_and_differ_by_epoch_and_seed() -> None:
@@ -96,9 +99,9 @@ def test_a_replacement_is_augmented_by_the_draws_of_the_sample_it_replaces() -> 
         drawn.append(draws.random())
         return image
 
-    order = MicroBatches(seed=3, images=26, batch_size=8, micro_batch=8, end_step=3)
+    order = TrainingOrder(seed=3, images=26, batch_size=8, micro_batch=8, end_step=3)
     for images in (Damaged(), Damaged(*BAD)):
-        list(TrainFeed(images, order, [note], input_size=8, tolerance=SKIP))
+        list(each(TrainingBatches(images, order, [note], input_size=8, tolerance=SKIP)))
     assert drawn[:24] == drawn[24:]
 
 
@@ -108,7 +111,7 @@ def test_data_that_are_gone_are_not_skipped_image_by_image(workers: int) -> None
         r"^split train: of 11 images drawn at random none can be read, the last is synthetic train image \d+: it is"
     )
     with pytest.raises(DataError, match=message), feed(Damaged(*range(26)), workers=workers) as batches:
-        next(batches)
+        next(each(batches))
 
 
 def test_wrong_labels_and_bugs_are_not_skipped() -> None:
@@ -122,7 +125,7 @@ def test_wrong_labels_and_bugs_are_not_skipped() -> None:
 
     for images, message in ((Wrong(), "has label 7"), (Buggy(), "cannot be loaded: KeyError")):
         with pytest.raises(DataError, match=message):
-            next(feed(images))
+            next(each(feed(images)))
 
 
 def test_a_plugins_operating_system_error_is_a_bad_image() -> None:
@@ -133,7 +136,7 @@ def test_a_plugins_operating_system_error_is_a_bad_image() -> None:
             return super().load(index)
 
     skipped: list[Any] = []
-    list(feed(Plain(*BAD), skipped=skipped))
+    list(each(feed(Plain(*BAD), skipped=skipped)))
     assert {(image.number, image.reason) for image in skipped} == {(n, "No such file or directory") for n in BAD}
 
 
@@ -141,12 +144,16 @@ def test_a_plugins_operating_system_error_is_a_bad_image() -> None:
 def test_evaluation_counts_the_others_once(workers: int) -> None:
     images, skipped = Damaged(0, 1, 2, 7, split="val", count=17), []
     keys = {"input_size": 8, "batch_size": 3, "tolerance": SKIP, "on_skipped": skipped.extend}
-    with EvalFeed(images, Image.Image.copy, workers=workers, **keys) as batches:
-        found = [(i, label) for batch in batches for i, label in zip(*map(list, batch[:0:-1]), strict=True)]
-    assert [(int(i), int(label)) for i, label in found] == [(i, i % 3) for i in range(17) if i not in images.bad]
+    with EvaluationBatches(images, Image.Image.copy, workers=workers, **keys) as batches:
+        found = [
+            (pixels.permute(1, 2, 0).numpy().tobytes(), int(label))
+            for batch in batches
+            for pixels, label in zip(batch.images, batch.labels, strict=True)
+        ]
+    assert found == [(images.load(i)[0].tobytes(), i % 3) for i in range(17) if i not in images.bad]
     assert skipped == [SkippedImage("val", i, f"synthetic val image {i}", "it is torn") for i in images.bad]
     with pytest.raises(DataError, match="split val, image synthetic val image 0 cannot be decoded"):
-        next(iter(EvalFeed(images, Image.Image.copy, input_size=8, batch_size=3)))
+        next(iter(EvaluationBatches(images, Image.Image.copy, input_size=8, batch_size=3)))
 
 
 def bad(number: int, split: str = "train") -> SkippedImage:
@@ -198,7 +205,7 @@ def test_more_than_the_limit_ends_the_run(limit: float, images: int, allowed: in
 def test_the_limit_ends_the_workers() -> None:
     limited = SkippedImages({"train": 26}, 2)
     with pytest.raises(DataError, match=r"^3 of 26 images in split train cannot be read"):
-        list(feed(Damaged(*BAD), workers=2, on_skipped=limited.add))
+        list(each(feed(Damaged(*BAD), workers=2, on_skipped=limited.add)))
     assert multiprocessing.active_children() == []
 
 

@@ -16,12 +16,13 @@ from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convrun.data import watching
-from convrun.data.feed import EvalFeed, TrainFeed
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
+from convrun.data.pipeline import EvaluationBatches, TrainingBatches
 from convrun.data.synthetic import SyntheticImages
 from convrun.data.tolerance import Tolerance
 from convrun.data.watching import READING, Board, Watch, WorkerStuck
 from convrun.errors import DataError
+from tests.data.steps import each
 
 MAIN = os.getpid()
 
@@ -46,22 +47,22 @@ def sleep() -> None:
     time.sleep(60)
 
 
-def feed(images: Any, timeout: float | None = 1.0, workers: int = 2, augmentations: Any = ()) -> TrainFeed:
-    order = MicroBatches(seed=0, images=len(images), batch_size=4, micro_batch=2, end_step=9)
-    return TrainFeed(
+def feed(images: Any, timeout: float | None = 1.0, workers: int = 2, augmentations: Any = ()) -> TrainingBatches:
+    order = TrainingOrder(seed=0, images=len(images), batch_size=4, micro_batch=2, end_step=9)
+    return TrainingBatches(
         images, order, augmentations, input_size=8, workers=workers, tolerance=Tolerance(timeout_seconds=timeout)
     )
 
 
-def evaluation(images: Any, timeout: float = 1.0) -> EvalFeed:
+def evaluation(images: Any, timeout: float = 1.0) -> EvaluationBatches:
     tolerance = Tolerance(timeout_seconds=timeout)
-    return EvalFeed(images, Image.Image.copy, input_size=8, batch_size=2, workers=2, tolerance=tolerance)
+    return EvaluationBatches(images, Image.Image.copy, input_size=8, batch_size=2, workers=2, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_worker_that_hangs_is_reported_with_its_image_and_killed(split: str) -> None:
     images = Trap(sleep, split)
-    batches: Any = feed(images) if split == "train" else evaluation(images)
+    batches: Any = each(feed(images)) if split == "train" else evaluation(images)
     message = (
         rf"^split {split}: loader worker [01] has been reading /set/5\\n.png for \d+ s; look at the disk .*or set "
         r"data.timeout to more than 1 seconds \(null: wait for ever\)$"
@@ -80,7 +81,7 @@ def stuck(image: Image.Image, draws: random.Random) -> Image.Image:
 
 def test_an_augmentation_that_hangs_is_reported() -> None:
     with pytest.raises(DataError, match=r"loader worker 0 has been transforming synthetic train image \d+ for"):
-        next(feed(SyntheticImages("train", 12, 3, 8), workers=1, augmentations=[stuck]))
+        next(each(feed(SyntheticImages("train", 12, 3, 8), workers=1, augmentations=[stuck])))
 
 
 class Slow(SyntheticImages):
@@ -91,19 +92,20 @@ class Slow(SyntheticImages):
 
 def test_slow_is_not_stuck() -> None:
     """A micro-batch takes longer than the timeout, but each image only a small part of it."""
-    order = MicroBatches(seed=0, images=20, batch_size=20, micro_batch=20, end_step=1)
+    order = TrainingOrder(seed=0, images=20, batch_size=20, micro_batch=20, end_step=1)
     tolerance = Tolerance(timeout_seconds=1.5)
-    with TrainFeed(Slow("train", 20, 2, 8), order, [], input_size=8, workers=1, tolerance=tolerance) as batches:
-        assert len(list(batches)) == 1
+    with TrainingBatches(Slow("train", 20, 2, 8), order, [], input_size=8, workers=1, tolerance=tolerance) as batches:
+        assert len(list(each(batches))) == 1
 
 
 def test_a_training_step_that_takes_long_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
     with feed(SyntheticImages("train", 12, 3, 8), timeout=1.0, workers=1) as batches:
+        steps = each(batches)
         for _ in range(2):
-            next(batches)
+            next(steps)
             time.sleep(1.2)
-        assert len(list(batches)) == 16
+        assert len(list(steps)) == 16
 
 
 def exit_quietly() -> None:
@@ -126,19 +128,20 @@ def test_a_worker_that_dies_is_reported_with_its_image_soon(
     monkeypatch.setattr(torchs_look, "__defaults__", (60.0,))
     started = time.perf_counter()
     with pytest.raises(DataError, match=rf"^split train: loader worker [01] {how} while reading /set/5\\n.png; if mem"):
-        list(feed(Trap(what), timeout=None))
+        list(each(feed(Trap(what), timeout=None)))
     assert time.perf_counter() - started < 50, "torch alone looks at such intervals"
     assert multiprocessing.active_children() == []
 
 
 def test_a_worker_that_dies_at_rest_is_reported() -> None:
     with feed(SyntheticImages("train", 12, 3, 8), workers=1) as batches:
-        next(batches)
+        steps = each(batches)
+        next(steps)
         while batches._loader._watch._board.read(0)[3] < 9:  # three micro-batches: two images and a rest each
             time.sleep(0.01)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
         with pytest.raises(DataError, match="loader worker 0 was ended by SIGKILL between two micro-batches"):
-            list(batches)
+            list(steps)
 
 
 def watch(timeout: float | None) -> tuple[Board, Watch]:
@@ -174,8 +177,8 @@ def test_without_a_timeout_nothing_is_too_long() -> None:
 SCRIPT = """
 import os, sys, time
 from convrun.data import loading
-from convrun.data.feed import TrainFeed
-from convrun.data.order import MicroBatches
+from convrun.data.pipeline import TrainingBatches
+from convrun.data.order import TrainingOrder
 from convrun.data.synthetic import SyntheticImages
 from convrun.data.tolerance import Tolerance
 
@@ -185,9 +188,11 @@ loading._kill = lambda workers: print(workers[0].pid, flush=True)  # a process i
 def stick(image, draws):
     time.sleep(600)
 
-order = MicroBatches(seed=0, images=8, batch_size=2, micro_batch=2, end_step=50)
+order = TrainingOrder(seed=0, images=8, batch_size=2, micro_batch=2, end_step=50)
 images = SyntheticImages("train", 8, 2, 4)
-next(TrainFeed(images, order, [stick], input_size=4, workers=1, tolerance=Tolerance(timeout_seconds=0.5)))
+next(iter(TrainingBatches(
+    images, order, [stick], input_size=4, workers=1, tolerance=Tolerance(timeout_seconds=0.5)
+).of_step(0)))
 """
 
 

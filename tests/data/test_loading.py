@@ -17,20 +17,21 @@ import torch
 from PIL import Image
 
 from convrun.data import loading
-from convrun.data.feed import EvalFeed, TrainFeed
 from convrun.data.folder_scan import scan_tree
 from convrun.data.image_folder import ImageFolder
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
+from convrun.data.pipeline import EvaluationBatches, TrainingBatches
 from convrun.data.synthetic import SyntheticImages
 from convrun.errors import DataError
+from tests.data.steps import each
 
 MAIN = os.getpid()
 
 
-def feed(augmentation: Any, *, workers: int, images: Any = None, updates: int = 50) -> TrainFeed:
+def feed(augmentation: Any, *, workers: int, images: Any = None, steps: int = 50) -> TrainingBatches:
     images = images or SyntheticImages("train", 8, 2, 4)
-    order = MicroBatches(seed=0, images=len(images), batch_size=2, micro_batch=2, end_step=updates)
-    return TrainFeed(images, order, [augmentation] if augmentation else [], input_size=4, workers=workers)
+    order = TrainingOrder(seed=0, images=len(images), batch_size=2, micro_batch=2, end_step=steps)
+    return TrainingBatches(images, order, [augmentation] if augmentation else [], input_size=4, workers=workers)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -40,9 +41,11 @@ def test_a_file_that_is_no_image_is_named_through_two_workers(split: str, make_t
     bad.write_text("no image")
     images = dict(zip(("train", "val"), scan_tree(str(root)), strict=True))
     batches: Any = (
-        feed(None, workers=2, images=ImageFolder(images["train"], "train"))
+        each(feed(None, workers=2, images=ImageFolder(images["train"], "train")))
         if split == "train"
-        else EvalFeed(ImageFolder(images["val"], "val"), Image.Image.copy, input_size=4, batch_size=2, workers=2)
+        else EvaluationBatches(
+            ImageFolder(images["val"], "val"), Image.Image.copy, input_size=4, batch_size=2, workers=2
+        )
     )
     with pytest.raises(DataError) as caught:
         list(batches)
@@ -64,19 +67,20 @@ def die(image: Image.Image, draws: random.Random) -> Image.Image:
 def test_a_killed_worker_is_an_error_with_a_cure() -> None:
     message = "loader worker 0 was ended by SIGKILL while .*; .*data.prefetch.*/dev/shm.*data.workers=0"
     with pytest.raises(DataError, match=message):
-        next(feed(die, workers=1))
+        next(each(feed(die, workers=1)))
     assert multiprocessing.active_children() == []
 
 
 def test_workers_ignore_the_signals_the_trainer_handles() -> None:
     with feed(None, workers=2) as batches:
-        seen = [next(batches).step]
+        steps = each(batches)
+        seen = [next(steps).step]
         workers = multiprocessing.active_children()
         assert len(workers) == 2
         for worker in workers:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(worker.pid, number)
-        seen += [batch.step for batch in batches]
+        seen += [batch.step for batch in steps]
     assert seen == list(range(50))
 
 
@@ -87,37 +91,36 @@ def report_state(image: Image.Image, draws: random.Random) -> Image.Image:
 
 def test_workers_have_one_thread_and_block_no_signal() -> None:
     with pytest.raises(DataError, match=r"^threads 1, blocked \[\]$"), feed(report_state, workers=1) as batches:
-        next(batches)
+        next(each(batches))
 
 
 def test_the_trainers_own_signal_handling_is_left_alone() -> None:
     handlers = {number: signal.getsignal(number) for number in (*loading.IGNORED_SIGNALS, signal.SIGCHLD)}
     with feed(None, workers=1) as batches:
-        next(batches)
+        next(each(batches))
         assert {number: signal.getsignal(number) for number in handlers} == handlers
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_closing_in_the_middle_ends_the_workers() -> None:
     batches = feed(None, workers=2)
-    next(batches)
+    next(each(batches))
     assert len(multiprocessing.active_children()) == 2
     batches.close()
     batches.close()
     assert multiprocessing.active_children() == []
-    assert list(batches) == []
 
 
 def test_an_error_in_the_training_step_ends_the_workers() -> None:
     with pytest.raises(ZeroDivisionError), feed(None, workers=2) as batches:
-        for _ in batches:
+        for _ in each(batches):
             raise ZeroDivisionError
     assert multiprocessing.active_children() == []
 
 
 def test_an_evaluation_left_early_ends_its_workers() -> None:
     images = SyntheticImages("val", 8, 2, 4)
-    with EvalFeed(images, Image.Image.copy, input_size=4, batch_size=1, workers=2) as batches:
+    with EvaluationBatches(images, Image.Image.copy, input_size=4, batch_size=1, workers=2) as batches:
         passing = iter(batches)
         next(passing)
         assert len(multiprocessing.active_children()) == 2
@@ -125,7 +128,9 @@ def test_an_evaluation_left_early_ends_its_workers() -> None:
 
 
 def test_an_evaluation_loop_left_by_break_ends_its_workers() -> None:
-    for _ in EvalFeed(SyntheticImages("val", 8, 2, 4), Image.Image.copy, input_size=4, batch_size=1, workers=2):
+    for _ in EvaluationBatches(
+        SyntheticImages("val", 8, 2, 4), Image.Image.copy, input_size=4, batch_size=1, workers=2
+    ):
         break
     assert multiprocessing.active_children() == []
 
@@ -146,7 +151,7 @@ class Stuck:
 def test_a_stuck_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "GRACE_SECONDS", 0.2)
     batches = feed(Stuck(), workers=1)
-    next(batches)
+    next(each(batches))
     started = time.perf_counter()
     batches.close()
     assert time.perf_counter() - started < 30, "it was waited for"
@@ -166,7 +171,7 @@ def test_workers_whose_start_is_cut_short_by_a_second_ctrl_c_are_ended_without_a
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     monkeypatch.setattr(torch.utils.data._utils.signal_handling, moment, stop)
     with pytest.raises(StopNow), feed(None, workers=2) as batches:
-        next(batches)
+        next(each(batches))
     gc.collect()
     assert told == []
     assert multiprocessing.active_children() == []
@@ -175,8 +180,8 @@ def test_workers_whose_start_is_cut_short_by_a_second_ctrl_c_are_ended_without_a
 SCRIPT = """
 import time
 from convrun.data import loading
-from convrun.data.feed import TrainFeed
-from convrun.data.order import MicroBatches
+from convrun.data.pipeline import TrainingBatches
+from convrun.data.order import TrainingOrder
 from convrun.data.synthetic import SyntheticImages
 
 loading.GRACE_SECONDS = 0.2
@@ -187,9 +192,9 @@ def stick(image, draws, calls=[]):
         time.sleep(600)
     return image
 
-order = MicroBatches(seed=0, images=8, batch_size=2, micro_batch=2, end_step=50)
-feed = TrainFeed(SyntheticImages("train", 8, 2, 4), order, [stick], input_size=4, workers=1)
-print(next(feed).step)
+order = TrainingOrder(seed=0, images=8, batch_size=2, micro_batch=2, end_step=50)
+feed = TrainingBatches(SyntheticImages("train", 8, 2, 4), order, [stick], input_size=4, workers=1)
+print(next(iter(feed.of_step(0))).step)
 """
 
 

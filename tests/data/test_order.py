@@ -5,18 +5,18 @@ import pytest
 from torch.utils.data import DistributedSampler
 
 from convrun.data import order
-from convrun.data.order import EvaluationBatches, MicroBatches, Position, epoch_order
+from convrun.data.order import EvaluationOrder, Position, TrainingOrder, epoch_order
 
 SEED, IMAGES = 5, 103  # 4 updates of 24 an epoch, 7 images left out
 
 
-def batches(**changes: int) -> MicroBatches:
-    return MicroBatches(
+def batches(**changes: int) -> TrainingOrder:
+    return TrainingOrder(
         **{"seed": SEED, "images": IMAGES, "batch_size": 24, "micro_batch": 2, "end_step": 9, **changes}
     )
 
 
-def plain(positions: MicroBatches) -> list[tuple[int, int, int, list[int]]]:
+def plain(positions: TrainingOrder) -> list[tuple[int, int, int, list[int]]]:
     return [(p.step, p.number, p.epoch, p.indices.tolist()) for p in positions]
 
 
@@ -92,7 +92,7 @@ def test_what_does_not_divide_is_refused(changes: dict[str, int], message: str) 
 def test_evaluation_counts_each_image_once(images: int, world: int) -> None:
     seen: list[int] = []
     for rank in range(world):
-        mine = EvaluationBatches(images=images, batch_size=3, rank=rank, world=world)
+        mine = EvaluationOrder(images=images, batch_size=3, rank=rank, world=world)
         found = [batch.tolist() for batch in mine]
         assert len(mine) == len(found)
         assert all(len(batch) == 3 for batch in found[:-1])

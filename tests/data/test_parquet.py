@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convrun.data.feed import TrainFeed
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
+from convrun.data.pipeline import TrainingBatches
 from convrun.errors import DataError
 from tests.data.parquet_files import CLASSES, TRAIN_ROWS, create, encoded, loaded, pa, rows_of, write
+from tests.data.steps import each
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -61,9 +62,9 @@ def test_the_number_of_workers_changes_nothing(parquet_root: Path, cached: bool)
     images.load(0)  # what this process has open goes into forked workers
 
     def batches(workers: int) -> list[Any]:
-        order = MicroBatches(seed=0, images=335, batch_size=64, micro_batch=16, end_step=7)
-        with TrainFeed(images, order, [], input_size=8, workers=workers) as feed:
-            return [(b.step, b.number, b.images.numpy().tobytes(), b.labels.tolist()) for b in feed]
+        order = TrainingOrder(seed=0, images=335, batch_size=64, micro_batch=16, end_step=7)
+        with TrainingBatches(images, order, [], input_size=8, workers=workers) as feed:
+            return [(b.step, b.number, b.images.numpy().tobytes(), b.labels.tolist()) for b in each(feed)]
 
     alone = batches(0)
     assert len(alone) == 28

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from convrun.data import tolerance
-from convrun.data.feed import EvalFeed
 from convrun.data.folder_scan import scan_tree
 from convrun.data.image_folder import ImageFolder
 from convrun.data.image_set import BadImage, decode
+from convrun.data.pipeline import EvaluationBatches
 from convrun.data.tolerance import TRANSIENT, Tolerance, is_transient, retried
 from convrun.errors import DataError
 
@@ -93,7 +93,7 @@ def test_a_file_system_that_hiccups_costs_nothing(
     else:
         opened = Image.open
         monkeypatch.setattr(Image, "open", lambda file, **keys: (hiccup(), opened(file, **keys))[1])
-    batches = EvalFeed(images, Image.Image.copy, input_size=4, batch_size=2, tolerance=Tolerance(retries=3))
+    batches = EvaluationBatches(images, Image.Image.copy, input_size=4, batch_size=2, tolerance=Tolerance(retries=3))
     if failures == 3:
         assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[1, 2]]
     else:

@@ -54,8 +54,8 @@ def make_trainer(tiny):
     """Builds a trainer by hand, from the tiny recipe with overrides; its observer is a Recorder."""
     from convrun.augment.crops import evaluation_transform
     from convrun.contracts.augmentation import Shape
-    from convrun.data.feed import EvalFeed, TrainFeed
-    from convrun.data.order import MicroBatches
+    from convrun.data.order import TrainingOrder
+    from convrun.data.pipeline import EvaluationBatches, TrainingBatches
     from convrun.plan import Machine, make_plan
     from convrun.training.parameter_groups import parameter_groups
     from convrun.training.run import build_model, open_data
@@ -70,7 +70,7 @@ def make_trainer(tiny):
         shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
 
         def feed(start):
-            order = MicroBatches(
+            order = TrainingOrder(
                 seed=plan.seed,
                 images=plan.train_images,
                 batch_size=plan.batch_size,
@@ -79,7 +79,7 @@ def make_trainer(tiny):
                 end_step=plan.total_steps,
             )
             augmentations = [choice.create(shape) for choice in plan.image_augmentations]
-            return TrainFeed(train_set, order, augmentations, input_size=plan.input_size, workers=plan.workers)
+            return TrainingBatches(train_set, order, augmentations, input_size=plan.input_size, workers=plan.workers)
 
         model = build_model(plan)
         observer = Recorder()
@@ -92,7 +92,9 @@ def make_trainer(tiny):
             feed,
             observer,
             batch_augmentations=[choice.create(shape) for choice in plan.batch_augmentations],
-            validation=EvalFeed(val_set, transform, input_size=plan.input_size, batch_size=plan.evaluation_batch),
+            validation=EvaluationBatches(
+                val_set, transform, input_size=plan.input_size, batch_size=plan.evaluation_batch
+            ),
             **keys,
         )
         return observer.trainer

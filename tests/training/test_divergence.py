@@ -138,8 +138,8 @@ def test_no_step_waits_for_the_device(make_trainer):
     waits.seen = []
     trainer.window.read = lambda: reads.append(trainer.state.step)
     with trainer.feed(0) as feed:
-        micro_batches = iter(feed)
-        for pair in zip(micro_batches, micro_batches, strict=True):
+        for step in range(6):
+            pair = list(feed.of_step(step))
             with waits:
                 trainer.set_learning_rate(0.01)
                 trainer.accumulate_all(pair)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convrun.data.feed import EvalBatch
+from convrun.data.pipeline import EvalBatch
 from convrun.training.evaluation import EvaluationStopped, Score, evaluate
 from convrun.training.precision import Precision
 
@@ -21,10 +21,7 @@ def batches(images, size):
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (images, 3, 4, 4), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 7, (images,), generator=generator)
-    numbers = torch.arange(images)
-    return [
-        EvalBatch(pixels[i : i + size], labels[i : i + size], numbers[i : i + size]) for i in range(0, images, size)
-    ]
+    return [EvalBatch(pixels[i : i + size], labels[i : i + size]) for i in range(0, images, size)]
 
 
 def inputs(images):

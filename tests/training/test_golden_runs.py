@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from convrun.data.feed import MicroBatch
+from convrun.data.pipeline import MicroBatch
 from convrun.plan import Machine, Plan, make_plan
 from convrun.recipe import load_recipe
 from convrun.recipe.sections import Init
@@ -54,10 +54,10 @@ class GoldenFeed:
     def __init__(self, images: np.ndarray, targets: np.ndarray, accumulation: int) -> None:
         self.images, self.targets, self.accumulation = images, targets, accumulation
 
-    def __iter__(self) -> Iterator[MicroBatch]:
-        for i, (images, targets) in enumerate(zip(self.images, self.targets, strict=True)):
-            step, number = divmod(i, self.accumulation)
-            yield MicroBatch(step, number, 0, torch.from_numpy(images), torch.from_numpy(targets))
+    def of_step(self, step: int) -> Iterator[MicroBatch]:
+        for number in range(self.accumulation):
+            i = step * self.accumulation + number
+            yield MicroBatch(step, number, torch.from_numpy(self.images[i]), torch.from_numpy(self.targets[i]))
 
     def __enter__(self) -> GoldenFeed:
         return self

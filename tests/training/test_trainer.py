@@ -80,7 +80,7 @@ def test_a_logged_loss_is_the_mean_over_the_steps_of_its_window(make_trainer):
 def test_a_loss_is_that_of_the_model_before_the_update(make_trainer):
     trainer = make_trainer(*PLAIN, *SGD, "logging.every_steps=1", "training.batch_size=67", "training.micro_batch=67")
     with trainer.feed(0) as feed:
-        batch = next(iter(feed))
+        batch = next(iter(feed.of_step(0)))
     with torch.no_grad():
         logits = trainer.model.eval()(((batch.images / 255) - trainer.mean) / trainer.std)
     expected = torch.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=0.1).item()
@@ -212,5 +212,5 @@ def test_gradients_of_all_processes_are_summed_with_the_last_part_of_a_step_alon
     monkeypatch.setattr(trainer.replicas, "summing", lambda is_last: (asked.append(is_last), summing(is_last))[1])
     trainer.state.forward_splits = 2
     with trainer.feed(0) as feed:
-        trainer.accumulate_all(itertools.islice(iter(feed), trainer.plan.accumulation))
+        trainer.accumulate_all(feed.of_step(0))
     assert asked == [False, False, False, True]  # 2 micro-batches in 2 parts each

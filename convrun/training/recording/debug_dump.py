@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convrun.contracts.data import ImageSet
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
 from convrun.errors import RunFolderError
 from convrun.plan import Plan
 from convrun.run_folder import RunFolder, explained
@@ -53,7 +53,7 @@ def record(fault: Fault, plan: Plan, images: ImageSet) -> dict[str, Any]:
 
 def _micro_batches(step: int, plan: Plan, images: ImageSet) -> list[dict[str, Any]]:
     """Which samples the step had: arithmetic on its number, so nothing was kept for it."""
-    positions = MicroBatches(
+    positions = TrainingOrder(
         seed=plan.seed,
         images=plan.train_images,
         batch_size=plan.batch_size,
