@@ -51,7 +51,7 @@ def recipe_row(path: Path) -> dict[str, str]:
         "model": recipe.model.name + size,
         "data": recipe.data.name,
         "input": str(recipe.input_size),
-        "batch": str(plan.batch_size),
+        "batch": str(plan.training.batch_size),
         "epochs": str(plan.epochs),
         "top-1": f"{recipe.expect.top1:g}" if recipe.expect and recipe.expect.top1 is not None else "-",
         "summary": recipe.summary,

@@ -65,9 +65,8 @@ def _init(plan: Plan) -> str:
 
 def _batch(plan: Plan) -> str:
     processes = f"{plan.processes} process{'es' if plan.processes > 1 else ''}"
-    return (
-        f"{processes} × micro-batch {plan.micro_batch} × accumulation {plan.accumulation} = {plan.batch_size:,} images"
-    )
+    parts = f"{processes} × micro-batch {plan.micro_batch} × accumulation {plan.accumulation}"
+    return f"{parts} = {plan.training.batch_size:,} images"
 
 
 def _length(plan: Plan) -> str:
@@ -103,11 +102,11 @@ def warmup_steps(plan: Plan) -> int:
 
 
 def _optimizer(plan: Plan) -> str:
-    extras = []
-    if plan.layer_decay != 1:
-        extras.append(f"layer decay {plan.layer_decay:g} a {plan.layer_decay_levels}")
-    if plan.clip_grad_norm is not None:
-        extras.append(f"gradient norm clipped at {plan.clip_grad_norm:g}")
+    extras, settings = [], plan.optimizer.settings
+    if settings.layer_decay != 1:
+        extras.append(f"layer decay {settings.layer_decay:g} a {settings.layer_decay_levels}")
+    if plan.training.clip_grad_norm is not None:
+        extras.append(f"gradient norm clipped at {plan.training.clip_grad_norm:g}")
     return ", ".join([plan.optimizer.text(), *extras])
 
 
@@ -116,17 +115,17 @@ def _distributed(plan: Plan) -> str:
     parts = []
     if plan.is_sharded:
         parts.append(f"fsdp: each process holds 1/{plan.processes} of weights, gradients, moments and EMA")
-    if plan.activation_checkpointing:
+    if plan.distributed.activation_checkpointing:
         parts.append("activations of blocks are computed anew in the backward pass")
     return "; ".join(parts)
 
 
 def _ema(plan: Plan) -> str:
     horizon = plan.ema_horizon()
-    if horizon is None:
+    if plan.ema is None or horizon is None:
         return "none"
     epochs = horizon / plan.steps_per_epoch
-    return f"decay {plan.ema_decay:g}: remembers about {horizon:,.0f} updates ({epochs:.3g} epochs), float32"
+    return f"decay {plan.ema.decay:g}: remembers about {horizon:,.0f} updates ({epochs:.3g} epochs), float32"
 
 
 def _evaluation(plan: Plan) -> list[str]:
@@ -135,7 +134,7 @@ def _evaluation(plan: Plan) -> list[str]:
     epochs = plan.evaluation_interval / plan.steps_per_epoch
     when = f"every {epochs:g} epoch{'s' if epochs != 1 else ''}" if epochs >= 1 and epochs.is_integer() else ""
     when = when or f"every {plan.evaluation_interval:,} steps"
-    weights = "the weights and their EMA" if plan.ema_decay is not None else "the weights"
+    weights = "the weights and their EMA" if plan.ema is not None else "the weights"
     return [
         *plan.evaluation_pipeline(),
         f"top-1, top-5 and loss of {weights} {when} and at the end; {plan.report} counts",
@@ -149,9 +148,10 @@ def _checkpoints(plan: Plan) -> str:
         if size
         else "size: --build"
     )
-    kept = [f"the last {plan.keep_last}"]
-    if plan.keep_best and plan.evaluation_interval:
-        kept.append(f"the best {plan.keep_best}")
+    keep = plan.checkpoints.keep
+    kept = [f"the last {keep.last}"]
+    if keep.best and plan.evaluation:
+        kept.append(f"the best {keep.best}")
     if plan.keep_interval:
         kept.append(f"every {plan.keep_interval:,}th")
     return f"every {plan.checkpoint_interval:,} steps, {_listed(kept)} kept, {each}"

@@ -43,7 +43,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
         facts = facts or recipe.data.component.ask("facts", **recipe.data.own_values())
     problems.raise_all()
     assert facts is not None
-    head_size = recipe.model.values["num_classes"] or facts.num_classes
+    head_size = recipe.model.settings.num_classes or facts.num_classes
     steps = steps_per_epoch(facts.train_images, training.batch_size)
     _check_counts(recipe, facts, head_size, steps, problems)
     problems.raise_all()
@@ -51,68 +51,31 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
     micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
     with problems.of(("training",)):
         micro_batch = micro_batch_of(training.batch_size, written, machine.processes)
-    total = total_steps(training.epochs, training.steps, steps)
-    evaluation = recipe.evaluation
+    evaluation, checkpoints, optimizer = recipe.evaluation, recipe.checkpoints, recipe.optimizer
     eval_batch = evaluation.batch_size if evaluation else "auto"
-    ratio = evaluation.crop_ratio if evaluation else "auto"
-    values = recipe.optimizer.values
     plan = Plan(
-        name=recipe.name,
+        **recipe.sections(),
         recipe_hash=recipe.hash,
-        seed=recipe.seed,
-        input_size=recipe.input_size,
+        written={name: value for name, value in recipe.resolved().items() if name in recipe.sections()},
         processes=machine.processes,
         device=machine.device,
         train_images=facts.train_images,
         val_images=facts.val_images,
         num_classes=head_size,
         data_classes=facts.num_classes,
-        batch_size=training.batch_size,
         micro_batch=micro_batch,
-        micro_batch_is_auto=training.micro_batch == "auto",
         accumulation=accumulation(training.batch_size, micro_batch, machine.processes),
         steps_per_epoch=steps,
-        total_steps=total,
-        peak_lr=peak_lr(values["lr"], training.batch_size, values["lr_for_batch"]),
-        layer_decay=values["layer_decay"],
-        layer_decay_levels=values["layer_decay_levels"],
-        clip_grad_norm=training.clip_grad_norm,
-        nonfinite=training.nonfinite,
-        nonfinite_limit=training.nonfinite_limit,
+        total_steps=total_steps(training.epochs, training.steps, steps),
+        peak_lr=peak_lr(optimizer.values["lr"], training.batch_size, optimizer.settings.lr_for_batch),
         precision=precision(training.precision, machine),
-        compile=training.compile,
-        strategy=recipe.distributed.strategy,
-        activation_checkpointing=recipe.distributed.activation_checkpointing,
         stop_after_seconds=seconds_of(training.stop_after) if training.stop_after else None,
-        ema_decay=recipe.ema.decay if recipe.ema else None,
         evaluation_interval=interval(evaluation.every_epochs, evaluation.every_steps, steps) if evaluation else None,
         evaluation_batch=micro_batch if eval_batch == "auto" else eval_batch,
-        evaluation_batch_is_auto=eval_batch == "auto",
-        crop_ratio=crop_ratio(ratio, recipe.input_size),
-        interpolation=evaluation.interpolation if evaluation else "bicubic",
-        report=evaluation.report if evaluation else "model",
-        log_interval=recipe.logging.every_steps,
-        checkpoint_interval=interval(recipe.checkpoints.every_epochs, recipe.checkpoints.every_steps, steps),
-        keep_last=recipe.checkpoints.keep.last,
-        keep_best=recipe.checkpoints.keep.best,
-        keep_interval=recipe.checkpoints.keep.every_epochs and recipe.checkpoints.keep.every_epochs * steps,
-        workers=workers(recipe.data.values["workers"], machine.cores, machine.processes // machine.nodes),
-        prefetch=recipe.data.values["prefetch"],
-        bad_images=recipe.data.values["bad_images"],
-        bad_images_limit=recipe.data.values["bad_images_limit"],
-        retries=recipe.data.values["retries"],
-        timeout_seconds=recipe.data.values["timeout"],
-        mean=tuple(recipe.data.values["mean"]),
-        std=tuple(recipe.data.values["std"]),
-        model=recipe.model,
-        init=recipe.init,
-        data=recipe.data,
-        augmentations=recipe.augmentations,
-        loss=recipe.loss,
-        optimizer=recipe.optimizer,
-        scheduler=recipe.scheduler,
-        loggers=recipe.loggers,
-        callbacks=recipe.callbacks,
+        crop_ratio=crop_ratio(evaluation.crop_ratio if evaluation else "auto", recipe.input_size),
+        checkpoint_interval=interval(checkpoints.every_epochs, checkpoints.every_steps, steps),
+        keep_interval=checkpoints.keep.every_epochs and checkpoints.keep.every_epochs * steps,
+        workers=workers(recipe.data.settings.workers, machine.cores, machine.processes // machine.nodes),
     )
     _check_lr(plan, problems)
     _check_mixing(plan, problems)

@@ -1,4 +1,4 @@
-"""The plan of a run: steps, accumulation, learning rates, intervals, all resolved. Plain data, no torch.
+"""The plan of a run: the sections of its recipe, and what follows from them on a machine. Plain data, no torch.
 
 Every derived number is a function (`convrun.plan.arithmetic`) or a documented property; the training loop reads only
 this.
@@ -9,91 +9,79 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from convrun.augment.evaluation_geometry import evaluation_text
 from convrun.contracts.scheduler import Horizon
-from convrun.keys import values_of
-from convrun.recipe import Choice
-from convrun.recipe.sections import Init
+from convrun.recipe.recipe import Choice, Sections
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan(Sections):
     """A run, resolved. Steps count from 0; an interval of n steps falls after steps n, 2n, ... and after the last.
 
+    The recipe's sections are as written: `training.micro_batch` may be `auto`, `micro_batch` is the number it comes to.
+
     Attributes:
+        written: the sections as plain data, as `recipe.yaml` has them: `${env:NAME}` for secrets.
         train_images: images in the training split.
         num_classes: size of the model's head; `data_classes` is how many of them the data have.
         micro_batch: images of one forward pass on one device.
-        micro_batch_is_auto: whether the recipe leaves it to convrun; it may then be cut up where memory is short.
         accumulation: micro-batches a process sums up for one optimizer step.
         steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
-        evaluation_interval: steps between evaluations; None: never evaluated.
-        stop_after_seconds: how long one start may last.
-        keep_interval: steps; checkpoints of its multiples stay for good. None: none does.
-        timeout_seconds: how long one image may take to load; None: any time.
-        crop_ratio: of the evaluation; None: resized to the square.
+        peak_lr: the learning rate after the warm-up, scaled to the batch where the recipe asks for it.
         precision: None only where no machine was looked at and the recipe says `auto`.
+        stop_after_seconds: how long one start may last.
+        evaluation_interval: steps between evaluations; None: never evaluated.
+        evaluation_batch: images of one forward pass on one device.
+        crop_ratio: of the evaluation; None: resized to the square.
+        checkpoint_interval: steps between checkpoints.
+        keep_interval: steps; checkpoints of its multiples stay for good. None: none does.
+        workers: loader processes of each training process.
     """
 
-    name: str
     recipe_hash: str
-    seed: int
-    input_size: int
+    written: Mapping[str, Any] = dataclasses.field(repr=False, compare=False)
     processes: int
     device: Literal["cuda", "cpu"] | None
     train_images: int
     val_images: int
     num_classes: int
     data_classes: int
-    batch_size: int
     micro_batch: int
-    micro_batch_is_auto: bool
     accumulation: int
     steps_per_epoch: int
     total_steps: int
     peak_lr: float
-    layer_decay: float
-    layer_decay_levels: Literal["group", "block"]
-    clip_grad_norm: float | None
-    nonfinite: Literal["stop", "skip"]
-    nonfinite_limit: int
     precision: Literal["float32", "bf16", "fp16"] | None
-    compile: bool
-    strategy: Literal["ddp", "fsdp"]
-    activation_checkpointing: bool
     stop_after_seconds: int | None
-    ema_decay: float | None
     evaluation_interval: int | None
     evaluation_batch: int
-    evaluation_batch_is_auto: bool
     crop_ratio: float | None
-    interpolation: str
-    report: Literal["model", "ema"]
-    log_interval: int
     checkpoint_interval: int
-    keep_last: int
-    keep_best: int
     keep_interval: int | None
     workers: int
-    prefetch: int
-    bad_images: Literal["error", "skip"]
-    bad_images_limit: int | float
-    retries: int
-    timeout_seconds: float | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    model: Choice
-    init: Init | None
-    data: Choice
-    augmentations: tuple[Choice, ...]
-    loss: Choice
-    optimizer: Choice
-    scheduler: Choice
-    loggers: tuple[Choice, ...]
-    callbacks: tuple[Choice, ...]
+
+    @property
+    def micro_batch_is_auto(self) -> bool:
+        """Whether the recipe leaves the micro-batch to convrun; it may then be cut up where memory is short."""
+        return self.training.micro_batch == "auto"
+
+    @property
+    def evaluation_batch_is_auto(self) -> bool:
+        """Whether the recipe leaves the evaluation's batch to convrun."""
+        return self.evaluation is None or self.evaluation.batch_size == "auto"
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized where no augmentation crops them."""
+        return self.evaluation.interpolation if self.evaluation else "bicubic"
+
+    @property
+    def report(self) -> Literal["model", "ema"]:
+        """The weights whose top-1 counts."""
+        return self.evaluation.report if self.evaluation else "model"
 
     @property
     def horizon(self) -> Horizon:
@@ -114,20 +102,20 @@ class Plan:
     @property
     def images_left_out(self) -> int:
         """Images of each epoch that fill no whole batch: train_images − steps_per_epoch × batch_size."""
-        return self.train_images - self.steps_per_epoch * self.batch_size
+        return self.train_images - self.steps_per_epoch * self.training.batch_size
 
     @property
     def is_sharded(self) -> bool:
         """Whether each process holds a share of the weights: fsdp, where there is anybody to share with."""
-        return self.strategy == "fsdp" and self.processes > 1
+        return self.distributed.strategy == "fsdp" and self.processes > 1
 
     @property
-    def image_augmentations(self) -> list[Choice]:
+    def image_augmentations(self) -> list[Choice[None]]:
         """Those that see one image, in a loader worker."""
         return [c for c in self.augmentations if c.component.meta["place"] == "image"]
 
     @property
-    def batch_augmentations(self) -> list[Choice]:
+    def batch_augmentations(self) -> list[Choice[None]]:
         """Those that see a micro-batch, on the device."""
         return [c for c in self.augmentations if c.component.meta["place"] == "batch"]
 
@@ -141,14 +129,14 @@ class Plan:
 
     def is_logged_after(self, step: int) -> bool:
         """Whether a row is logged once `step` optimizer steps are done."""
-        return self._is_due(step, self.log_interval)
+        return self._is_due(step, self.logging.every_steps)
 
     def _is_due(self, step: int, interval: int) -> bool:
         return step > 0 and (step % interval == 0 or step == self.total_steps)
 
     def ema_horizon(self) -> float | None:
         """Updates after which a weight's share of the EMA has fallen to 1/e: 1 / (1 − decay)."""
-        return None if self.ema_decay is None else 1 / (1 - self.ema_decay)
+        return None if self.ema is None else 1 / (1 - self.ema.decay)
 
     def parameters(self) -> int | None:
         """Parameters of the model, where they are known without building it."""
@@ -172,20 +160,20 @@ class Plan:
         return evaluation_text(self.input_size, self.crop_ratio, self.interpolation)
 
     def _normalisation(self) -> str:
-        mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        mean, std = (
+            ", ".join(f"{v:g}" for v in values) for values in (self.data.settings.mean, self.data.settings.std)
+        )
         return f"normalise (mean {mean}; std {std})"
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON-able data, derived numbers included."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for key, value in plain.items():
-            if isinstance(value, Choice):
-                plain[key] = value.as_written()
-            elif isinstance(value, Init):
-                plain[key] = values_of(value)
-            elif isinstance(value, tuple) and value and isinstance(value[0], Choice):
-                plain[key] = [choice.as_written() for choice in value]
-        return plain | {
+        """The plan as JSON-able data: the sections as written, and every derived number beside them."""
+        derived = [f.name for f in dataclasses.fields(self) if f.name not in {*self.sections(), "written"}]
+        return {
+            **self.written,
+            **{name: getattr(self, name) for name in derived},
+            "batch_size": self.training.batch_size,
+            "micro_batch_is_auto": self.micro_batch_is_auto,
+            "report": self.report,
             "epochs": self.epochs,
             "images_left_out": self.images_left_out,
             "parameters": self.parameters(),
@@ -204,18 +192,19 @@ def checkpoint_bytes(plan: Plan) -> int | None:
     slots = plan.optimizer.component.meta.get("slots")
     if parameters is None or slots is None:
         return None
-    return 4 * parameters * (1 + (plan.ema_decay is not None) + int(slots))
+    return 4 * parameters * (1 + (plan.ema is not None) + int(slots))
 
 
 def kept_checkpoints(plan: Plan) -> int:
     """Checkpoints on disk at most: the last ones, the best ones, those kept for good, and the one being written."""
     for_good = plan.total_steps // plan.keep_interval if plan.keep_interval else 0
-    return plan.keep_last + (plan.keep_best if plan.evaluation_interval else 0) + for_good + 1
+    keep = plan.checkpoints.keep
+    return keep.last + (keep.best if plan.evaluation else 0) + for_good + 1
 
 
 def sharding_note(plan: Plan) -> str:
     """That fsdp has no effect, if it has none: the recipe may be right for other machines."""
-    if plan.strategy == "fsdp" and not plan.is_sharded:
+    if plan.distributed.strategy == "fsdp" and not plan.is_sharded:
         return "distributed.strategy fsdp has no effect: one process has nobody to share the weights with"
     return ""
 
@@ -228,11 +217,11 @@ def warnings(plan: Plan) -> list[str]:
         found.append(
             f"{plan.images_left_out:,} images ({share:.0%}) of each epoch fill no whole batch and are left out"
         )
-    if plan.ema_decay is not None and (left := plan.ema_decay**plan.total_steps) > 0.05:
+    if plan.ema is not None and (left := plan.ema.decay**plan.total_steps) > 0.05:
         found.append(f"the EMA will still hold {left:.0%} of the first weights at the end: decay is high for this run")
     if note := sharding_note(plan):
         found.append(note)
-    if plan.log_interval > plan.total_steps:
+    if plan.logging.every_steps > plan.total_steps:
         found.append(f"one row is logged, at the end: logging.every_steps is beyond the {plan.total_steps} steps")
     if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":
         found.append("the learning rate is still above half its peak at the end")

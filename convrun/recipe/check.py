@@ -157,7 +157,7 @@ class _Checker:
         values = with_references(values, self.tree.at((*path, *fault.path)))
         self.report((*path, *fault.path), f"{sentence}, got {_shown(values)}", cure)
 
-    def component_section(self, name: str, kind: str) -> Choice | None:
+    def component_section(self, name: str, kind: str) -> Choice[Any] | None:
         node = self.tree.value.get(name)
         if node is None or node.value is None:
             if name in DEFAULT_COMPONENTS:
@@ -170,7 +170,7 @@ class _Checker:
             return None
         return self.component((name,), kind, {**DEFAULT_COMPONENTS.get(name, {}), **node.plain()})
 
-    def component_list(self, section: str, kind: str) -> tuple[Choice, ...]:
+    def component_list(self, section: str, kind: str) -> tuple[Choice[Any], ...]:
         path: KeyPath = tuple(section.split("."))
         node = self.tree.at(path)
         values = DEFAULT_LISTS[section] if node is None else node.plain()
@@ -187,7 +187,7 @@ class _Checker:
                 self.report((*path, i), f"must be a name or a map with a name, got {_shown(item)}")
         return tuple(choice for choice in found if choice is not None)
 
-    def component(self, path: KeyPath, kind: str, written: Mapping[str, Any]) -> Choice | None:
+    def component(self, path: KeyPath, kind: str, written: Mapping[str, Any]) -> Choice[Any] | None:
         values = dict(written)
         name = values.pop("name", None)
         if name is None:
@@ -215,7 +215,7 @@ class _Checker:
             for key, value in plain(checked_values).items()
             if node is not None and (reference := with_references(value, node.value.get(key))) != value
         }
-        choice = Choice(kind, name, checked_values, path, shown)
+        choice: Choice[Any] = Choice(kind, name, checked_values, path, shown)
         try:
             if "check" in component.meta:
                 component.ask("check", **choice.own_values())

@@ -105,7 +105,7 @@ def _no_evaluation(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _augmentation_list(recipe: Recipe) -> Iterator[Finding]:
-    seen: dict[str, Choice] = {}
+    seen: dict[str, Choice[Any]] = {}
     for choice in recipe.augmentations:
         meta = choice.component.meta
         if choice.name in seen and meta.get("at_most_once", False):
@@ -120,7 +120,7 @@ def _augmentation_list(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _image_before_batch(recipe: Recipe) -> Iterator[Finding]:
-    batch: Choice | None = None
+    batch: Choice[Any] | None = None
     for choice in recipe.augmentations:
         if choice.component.meta["place"] == "batch":
             batch = choice

@@ -7,22 +7,40 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
-from convrun.keys import values_of
+from convrun.contracts import KINDS
+from convrun.contracts.data import DataSettings
+from convrun.contracts.model import ModelSettings
+from convrun.contracts.optimizer import OptimizerSettings
+from convrun.keys import keys_of_section, section_of, values_of
 from convrun.recipe.problems import Path as KeyPath
 from convrun.recipe.problems import Place
-from convrun.recipe.sections import ORDER, Checkpoints, Distributed, Ema, Evaluation, Expect, Init, Logging, Training
+from convrun.recipe.sections import (
+    ORDER,
+    PLAIN_SECTIONS,
+    Checkpoints,
+    Distributed,
+    Ema,
+    Evaluation,
+    Expect,
+    Init,
+    Logging,
+    Training,
+)
 from convrun.recipe.substitution import with_references
 from convrun.recipe.tree import Node
 from convrun.registry import Component, registry
 
+S_co = TypeVar("S_co", covariant=True)
+
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """A component a recipe names, with the values of all its keys.
+class Choice(Generic[S_co]):
+    """A component a recipe names, with the values of all its keys. `S_co` is the dataclass of its kind's keys.
 
     Attributes:
+        values: of the component's own keys and of those its kind adds.
         shown: what stands for the values of some keys wherever they are written: `${env:NAME}` for secrets.
     """
 
@@ -36,6 +54,14 @@ class Choice:
     def component(self) -> Component:
         """The registry's component of this name."""
         return registry.find(self.kind, self.name)
+
+    @functools.cached_property
+    def settings(self) -> S_co:
+        """The keys that every section of this kind takes (DataSettings, ...); None where the kind has none."""
+        section = KINDS[self.kind].settings
+        if section is None:
+            return cast("S_co", None)
+        return cast("S_co", section_of(section, {key.name: self.values[key.name] for key in keys_of_section(section)}))
 
     def own_values(self) -> dict[str, Any]:
         """The values of the component's own keys, without those its kind adds."""
@@ -57,32 +83,45 @@ class Choice:
         return f"{self.name}({inside})"
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """A checked recipe. What is derived from it for a machine is a `convrun.plan.Plan`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sections:
+    """What a run is made of, as its recipe says it, defaults filled in. None: the section is off.
+
+    The Recipe adds what is of no consequence for the numbers of the run, the Plan adds what is derived.
+    """
 
     name: str
-    summary: str
-    notes: str
     seed: int
     input_size: int
-    plugins: tuple[str, ...]
-    model: Choice
+    model: Choice[ModelSettings]
     init: Init | None
-    data: Choice
-    augmentations: tuple[Choice, ...]
-    loss: Choice
-    optimizer: Choice
-    scheduler: Choice
+    data: Choice[DataSettings]
+    augmentations: tuple[Choice[None], ...]
+    loss: Choice[None]
+    optimizer: Choice[OptimizerSettings]
+    scheduler: Choice[None]
     training: Training
     distributed: Distributed
     ema: Ema | None
     evaluation: Evaluation | None
     logging: Logging
-    loggers: tuple[Choice, ...]
+    loggers: tuple[Choice[None], ...]
     checkpoints: Checkpoints
-    callbacks: tuple[Choice, ...]
-    launcher: Choice
+    callbacks: tuple[Choice[None], ...]
+
+    def sections(self) -> dict[str, Any]:
+        """All of the above by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Sections)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Sections):
+    """A checked recipe. What is derived from it for a machine is a `convrun.plan.Plan`."""
+
+    summary: str
+    notes: str
+    plugins: tuple[str, ...]
+    launcher: Choice[None]
     expect: Expect | None
     source: Path
     tree: Node = dataclasses.field(repr=False, compare=False)
@@ -118,31 +157,10 @@ class Recipe:
 
         Secrets of the environment are the references that were written, so they must be set again.
         """
-        logging = {**values_of(self.logging), "to": [c.as_written() for c in self.loggers]}
-        checkpoints = values_of(self.checkpoints)
+        everything = {f.name: _as_written(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        everything["logging"]["to"] = everything.pop("loggers")
         if self.evaluation is None:
-            del checkpoints["keep"]["best"]  # written out, it would be a key without effect, which no recipe may hold
-        everything = {
-            "name": self.name,
-            "summary": self.summary,
-            "notes": self.notes,
-            "seed": self.seed,
-            "input_size": self.input_size,
-            "plugins": list(self.plugins),
-            "expect": values_of(self.expect) if self.expect else None,
-            "init": values_of(self.init) if self.init else None,
-            "training": values_of(self.training),
-            "distributed": values_of(self.distributed),
-            "ema": values_of(self.ema) if self.ema else None,
-            "evaluation": values_of(self.evaluation) if self.evaluation else None,
-            "logging": logging,
-            "checkpoints": checkpoints,
-            "augmentations": [c.as_written() for c in self.augmentations],
-            "callbacks": [c.as_written() for c in self.callbacks],
-        } | {
-            section: getattr(self, section).as_written()
-            for section in ("model", "data", "loss", "optimizer", "scheduler", "launcher")
-        }
+            del everything["checkpoints"]["keep"]["best"]  # it would be a key without effect, which no recipe may hold
         return {
             key: with_references(plain(everything[key]), self.tree.value.get(key))
             for key in ORDER
@@ -159,6 +177,14 @@ class Recipe:
             described.pop(key, None)
         del described["training"]["stop_after"]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_written(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return value.as_written()
+    if isinstance(value, tuple):
+        return [_as_written(item) for item in value]
+    return values_of(value) if type(value) in PLAIN_SECTIONS.values() else value
 
 
 def plain(value: Any) -> Any:

@@ -48,16 +48,17 @@ class Feeds:
         on_skipped: Callable[[Iterable[SkippedImage]], None],
     ) -> None:
         self.plan, self.train_set, self.group = plan, train_set, group
+        data = plan.data.settings
         transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
         self._augmentations = [choice.create(shape_of(plan)) for choice in plan.image_augmentations]
         if not any(choice.component.meta.get("crops", False) for choice in plan.image_augmentations):
             self._augmentations.append(_WithoutDraws(transform))
         self._loading: dict[str, Any] = {
             "input_size": plan.input_size,
-            "prefetch": plan.prefetch,
+            "prefetch": data.prefetch,
             "workers": plan.workers,
             "device": device,
-            "tolerance": Tolerance(plan.retries, plan.bad_images == "skip", plan.timeout_seconds),
+            "tolerance": Tolerance(data.retries, data.bad_images == "skip", data.timeout),
             "on_skipped": on_skipped,
         }
         share: dict[str, Any] = {"rank": group.rank, "world": group.size}
@@ -71,7 +72,7 @@ class Feeds:
         order = TrainingOrder(
             seed=plan.seed,
             images=plan.train_images,
-            batch_size=plan.batch_size,
+            batch_size=plan.training.batch_size,
             micro_batch=plan.micro_batch,
             rank=self.group.rank,
             world=self.group.size,
@@ -83,7 +84,7 @@ class Feeds:
 
 def shape_of(plan: Plan) -> Shape:
     """What augmentations are told of the images."""
-    return Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
+    return Shape(plan.input_size, plan.num_classes, plan.data.settings.mean, plan.data.settings.std)
 
 
 def build_trainer(
@@ -96,10 +97,11 @@ def build_trainer(
     group: Group,
 ) -> Trainer:
     """The trainer of a plan, at the first step."""
+    layers = plan.optimizer.settings
     return Trainer(
         plan,
         model,
-        plan.optimizer.create(parameter_groups(model, plan.layer_decay, plan.layer_decay_levels)),
+        plan.optimizer.create(parameter_groups(model, layers.layer_decay, layers.layer_decay_levels)),
         plan.loss.create(),
         feeds.open,
         observer,

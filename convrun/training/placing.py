@@ -20,7 +20,7 @@ def placed(model: nn.Module, plan: Plan, device: torch.device) -> nn.Module:
     Raises:
         ModelError: what the plan asks for cannot be done with this model.
     """
-    if plan.activation_checkpointing:
+    if plan.distributed.activation_checkpointing:
         checkpoint_activations(model)
     if not plan.is_sharded:
         return model.to(device).to(memory_format=torch.channels_last)

@@ -54,12 +54,13 @@ class Review:
 
     def _skip_or_stop(self, what: str, figures: StepFigures) -> None:
         trainer, plan, state = self._trainer, self._trainer.plan, self._trainer.state
-        skips = plan.nonfinite == "skip"
-        is_skipped = skips and state.nonfinite_steps < plan.nonfinite_limit
+        skips = plan.training.nonfinite == "skip"
+        is_skipped = skips and state.nonfinite_steps < plan.training.nonfinite_limit
         self._note(what, figures, is_skipped)
         if not is_skipped:
-            limit = f", and training.nonfinite_limit={plan.nonfinite_limit} steps were skipped before" if skips else ""
-            raise Diverged(f"diverged in step {figures.step}: {what}{limit}")
+            limit = plan.training.nonfinite_limit
+            limit_text = f", and training.nonfinite_limit={limit} steps were skipped before" if skips else ""
+            raise Diverged(f"diverged in step {figures.step}: {what}{limit_text}")
         state.nonfinite_steps += 1
         trainer.window.leave_out(figures)
 

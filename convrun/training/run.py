@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -111,7 +111,7 @@ def folder_of(recipe: Recipe, output: Path | None, group: Group) -> RunFolder:
     return folder if group.size == 1 else RunFolder(folder.path.absolute())
 
 
-def open_data(data: Choice) -> tuple[ImageSet, ImageSet]:
+def open_data(data: Choice[Any]) -> tuple[ImageSet, ImageSet]:
     """Both splits of a recipe's data.
 
     Raises:

@@ -68,7 +68,7 @@ class Session:
         self.loggers: list[Logger] = []
         self.skipped = SkippedImages(
             {"train": plan.train_images, "val": plan.val_images},
-            plan.bad_images_limit,
+            plan.data.settings.bad_images_limit,
             folder.path / "skipped_images.jsonl" if self.group.is_first else None,
             screen.say,
         )
@@ -239,7 +239,7 @@ class Session:
 
     def share_skipped(self) -> None:
         """Rank 0 lists what the others could not read; collective."""
-        if self.group.size > 1 and self.plan.bad_images == "skip":
+        if self.group.size > 1 and self.plan.data.settings.bad_images == "skip":
             unshared, self.unshared = self.unshared, []
             for images in self.group.from_all(unshared):
                 self.skipped.add(images)

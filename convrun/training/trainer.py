@@ -84,13 +84,15 @@ class Trainer:
         self.precision = Precision(plan.precision, self.device)
         self.group = group or Group()
         self.replicas: Replicas | Shards = (
-            Shards(model, self.group) if plan.is_sharded else Replicas(model, self.group, plan.compile)
+            Shards(model, self.group) if plan.is_sharded else Replicas(model, self.group, plan.training.compile)
         )
-        self.ema = Ema(model, plan.ema_decay) if plan.ema_decay is not None else None
+        self.ema = Ema(model, plan.ema.decay) if plan.ema is not None else None
         self.state, self.buffers = RunState(), Buffers(model)
         self.gradients = Gradients(optimizer.param_groups, self.device, self.replicas.norms_of_all)
-        self.window = Window(self.device, len(optimizer.param_groups), is_clipped=plan.clip_grad_norm is not None)
-        self.mean, self.std = (torch.tensor(v, device=self.device)[:, None, None] for v in (plan.mean, plan.std))
+        is_clipped = plan.training.clip_grad_norm is not None
+        self.window = Window(self.device, len(optimizer.param_groups), is_clipped=is_clipped)
+        mean, std = plan.data.settings.mean, plan.data.settings.std
+        self.mean, self.std = (torch.tensor(v, device=self.device)[:, None, None] for v in (mean, std))
         self.review = Review(self)
         self.saved_step = -1
 
@@ -174,12 +176,12 @@ class Trainer:
         self.precision.scaler.unscale_(self.optimizer)
         norms = self.gradients.norms()
         self.window.end_step(self.state.step + 1, norms, self.precision.loss_scale)
-        if self.plan.nonfinite == "skip" and not self.review.steps():
+        if self.plan.training.nonfinite == "skip" and not self.review.steps():
             self.precision.leave_out()
             self.undo_step()
             return
-        if self.plan.clip_grad_norm is not None:
-            self.gradients.clip(norms[0], self.plan.clip_grad_norm)
+        if self.plan.training.clip_grad_norm is not None:
+            self.gradients.clip(norms[0], self.plan.training.clip_grad_norm)
         is_taken = self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         # A step that fp16's scaler skipped has changed no weight, so there is nothing to average.
@@ -203,7 +205,7 @@ class Trainer:
         with self.window.paused():
             if self.is_evaluation_due():
                 is_best = self.evaluate()
-            is_due = plan.is_saved_after(state.step) or (is_best and plan.keep_best > 0)
+            is_due = plan.is_saved_after(state.step) or (is_best and plan.checkpoints.keep.best > 0)
             if is_due:
                 self.save_unless_saved()
 
@@ -214,7 +216,7 @@ class Trainer:
     def log(self, feed: Feed) -> None:
         """One row about the steps since the last; but for saves and evaluations, only here the loop waits."""
         self.review.steps()
-        row = self.window.row(self.plan.batch_size, feed.wait_seconds)
+        row = self.window.row(self.plan.training.batch_size, feed.wait_seconds)
         feed.wait_seconds = 0.0
         self.observer.log({"kind": "train", "step": self.state.step, "epoch": self.epoch, **row})
         self.window.reset()
@@ -243,7 +245,7 @@ class Trainer:
             self.observer.log(row)
             self.show_callbacks(row)
         reported = next(row["top1"] for row in rows if row["weights"] == self.plan.report)
-        return self.state.note_result(reported, self.plan.keep_best)
+        return self.state.note_result(reported, self.plan.checkpoints.keep.best)
 
     def show_callbacks(self, row: dict[str, Any]) -> None:
         """Rank 0's may end the run: one may look at a clock or a file, and all ranks must end after the same step."""

@@ -22,7 +22,8 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
     with torch.device("meta"):
         model = plan.model.create(plan.num_classes)
     parameters = sum(p.numel() for p in model.parameters())
-    groups = parameter_groups(model, plan.layer_decay, plan.layer_decay_levels)
+    settings = plan.optimizer.settings
+    groups = parameter_groups(model, settings.layer_decay, settings.layer_decay_levels)
     macs = multiply_accumulates(model, plan.input_size)
     decayed = [g for g in groups if "weight_decay" not in g]
     lines = [

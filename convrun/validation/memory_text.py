@@ -65,7 +65,7 @@ def _rows(plan: Plan, size: ModelSize, can_shard: bool) -> list[tuple[str, Memor
                 micro_batch=plan.micro_batch,
                 accumulation=plan.accumulation,
                 slots=int(plan.optimizer.component.meta["slots"]),
-                has_ema=plan.ema_decay is not None,
+                has_ema=plan.ema is not None,
                 compute_bytes=COMPUTE_BYTES[_precision(plan)],
                 is_checkpointed=is_checkpointed,
             ),

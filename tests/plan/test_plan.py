@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from convrun.contracts.data import DataFacts
-from convrun.data.order import TrainingOrder
+from convrun.contracts.data import DataFacts, DataSettings
+from convrun.contracts.model import ModelSettings
+from convrun.contracts.optimizer import OptimizerSettings
+from convrun.data.order import MicroBatches
 from convrun.errors import DataError, PluginError
 from convrun.plan import Machine, checkpoint_bytes, kept_checkpoints, make_plan, warnings
 from convrun.recipe import load_recipe
 from convrun.recipe.problems import RecipeError
+from convrun.recipe.sections import PLAIN_SECTIONS
 
 SMALL = """\
 input_size: 32
@@ -57,7 +60,7 @@ def problem(plan, *overrides, **machine):
 
 def test_the_papers_run_has_its_published_numbers(tiny):
     assert (tiny.train_images, tiny.val_images, tiny.num_classes) == (1_281_167, 50_000, 1000)
-    assert (tiny.processes, tiny.micro_batch, tiny.accumulation, tiny.batch_size) == (32, 128, 1, 4096)
+    assert (tiny.processes, tiny.micro_batch, tiny.accumulation, tiny.training.batch_size) == (32, 128, 1, 4096)
     assert tiny.steps_per_epoch == 1_281_167 // 4096 == 312
     assert tiny.images_left_out == 1_281_167 - 312 * 4096 == 3215
     assert (tiny.epochs, tiny.total_steps) == (300, 300 * 312)
@@ -115,6 +118,39 @@ def test_pipelines_are_told_in_order(tiny):
     assert tiny.evaluation_pipeline()[0] == "resize the short side to 256 (bicubic), centre crop 224"  # 224 / 0.875
 
 
+def test_a_plan_holds_the_sections_of_its_recipe_as_they_are():
+    """A new key of a section reaches those that read it, plan.json included, without the plan naming it."""
+    recipe = load_recipe("convnext_tiny_in1k", plugins=False)
+    plan, resolved = make_plan(recipe, Machine()), recipe.resolved()
+    assert all(getattr(plan, name) is section for name, section in recipe.sections().items())
+    data = plan.as_dict()
+    assert {key: data[key] for key in PLAIN_SECTIONS if key in data} == {
+        key: resolved[key] for key in PLAIN_SECTIONS if key in resolved and key != "expect"
+    }
+
+
+def test_the_keys_of_a_kind_are_read_with_their_types(small):
+    plan = small("data.workers=3", "optimizer.layer_decay=0.8", "model.num_classes=12")
+    assert plan.data.settings == DataSettings(workers=3)
+    assert plan.optimizer.settings == OptimizerSettings(layer_decay=0.8)
+    assert plan.model.settings == ModelSettings(num_classes=12)
+    assert plan.loss.settings is None
+
+
+def test_what_auto_stands_for_and_what_counts_without_an_evaluation(small):
+    plan = small("evaluation=null", "training.micro_batch=5")
+    assert (plan.micro_batch_is_auto, plan.evaluation_batch_is_auto, plan.evaluation_batch) == (False, True, 5)
+    assert (plan.report, plan.interpolation, plan.evaluation_interval) == ("model", "bicubic", None)
+
+
+def test_a_plan_holds_no_secret_of_a_plain_section(small, monkeypatch):
+    monkeypatch.setenv("HOST_TOKEN", "a-secret-word")
+    plan = small("init.from=https://host/x?token=${env:HOST_TOKEN}")
+    assert plan.init.from_ == "https://host/x?token=a-secret-word"
+    assert plan.as_dict()["init"]["from"] == "https://host/x?token=${env:HOST_TOKEN}"
+    assert "a-secret-word" not in json.dumps(plan.as_dict())
+
+
 def test_a_plan_is_json(tiny):
     data = json.loads(json.dumps(tiny.as_dict()))
     assert (data["total_steps"], data["parameters"], data["final_lr"]) == (93_600, 28_589_128, tiny.lr(93_599))
@@ -137,8 +173,8 @@ def images_of(plan, step):
     """The images of an update: by micro-batch, over all ranks."""
     found = {}
     for rank in range(plan.processes):
-        for position in TrainingOrder(
-            seed=plan.seed, images=plan.train_images, batch_size=plan.batch_size, micro_batch=plan.micro_batch,
+        for position in MicroBatches(
+            seed=plan.seed, images=plan.train_images, batch_size=plan.training.batch_size, micro_batch=plan.micro_batch,
             rank=rank, world=plan.processes, start_step=step, end_step=step + 1,
         ):  # fmt: skip
             assert position.number not in found

@@ -129,8 +129,8 @@ def test_what_is_always_on_is_on(name):
     assert optimizer.values["layer_decay_levels"] == "group"
     scheduler = recipe.scheduler
     assert (scheduler.name, scheduler.values["min_lr"], scheduler.values["warmup_start_lr"]) == ("cosine", 1e-6, 0.0)
-    assert (plan.clip_grad_norm, plan.precision, plan.compile) == (None, "float32", False)
-    assert (plan.mean, plan.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (plan.training.clip_grad_norm, plan.precision, plan.training.compile) == (None, "float32", False)
+    assert (plan.data.settings.mean, plan.data.settings.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -139,7 +139,7 @@ def test_evaluation_is_the_released_one(name):
     recipe, plan = load(name)
     if recipe.evaluation is not None:
         assert plan.crop_ratio == (0.875 if recipe.input_size < 384 else None)
-        assert plan.interpolation == "bicubic"
+        assert plan.evaluation.interpolation == "bicubic"
         assert plan.evaluation_interval == plan.steps_per_epoch
 
 
@@ -148,7 +148,7 @@ def test_steps_are_the_released_codes(name):
     """floor(images / batch) steps an epoch: 312 at 4096 and 2,502 at 512 on ImageNet-1K, 3,466 on ImageNet-22K."""
     _, plan = load(name)
     per_epoch = {(1_281_167, 4096): 312, (1_281_167, 512): 2502, (14_197_122, 4096): 3466}
-    assert plan.steps_per_epoch == per_epoch[plan.train_images, plan.batch_size]
+    assert plan.steps_per_epoch == per_epoch[plan.train_images, plan.training.batch_size]
     assert plan.total_steps == plan.steps_per_epoch * PAPER[name]["epochs"]
 
 
@@ -176,7 +176,7 @@ def test_v2_fine_tunings_are_those_of_the_released_commands(name):
     optimizer = recipe.optimizer.values
     assert recipe.expect is not None and recipe.init is not None and recipe.ema is not None
     assert V2[name] == (
-        plan.batch_size, optimizer["lr"], recipe.training.epochs, recipe.scheduler.values["warmup_epochs"],
+        plan.training.batch_size, optimizer["lr"], recipe.training.epochs, recipe.scheduler.values["warmup_epochs"],
         optimizer["weight_decay"], recipe.model.values["drop_path_rate"], optimizer["layer_decay"],
         optimizer["layer_decay_levels"], recipe.loss.values["label_smoothing"], recipe.expect.top1,
         "mixup_cutmix" in [choice.name for choice in recipe.augmentations],
@@ -193,8 +193,9 @@ def test_the_4090_training_is_as_published_and_its_correction_differs_in_two_thi
     corrected, _ = load("convnext_base_miniimagenet_4090_corrected")
     optimizer, scheduler = published.optimizer, published.scheduler
     assert (optimizer.name, optimizer.values["lr"], optimizer.values["weight_decay"]) == ("adamp", 4e-3, 0.05)
-    assert (plan.batch_size, published.training.epochs, plan.precision, plan.compile) == (160, 300, "fp16", True)
-    assert plan.clip_grad_norm == 1.0
+    training = plan.training
+    assert (training.batch_size, training.epochs, plan.precision, training.compile) == (160, 300, "fp16", True)
+    assert training.clip_grad_norm == 1.0
     assert (scheduler.values["warmup_epochs"], scheduler.values["warmup_start_lr"]) == (5, 1e-6)
     assert scheduler.values["min_lr"] == 2e-6
     assert plan.evaluation_interval == 10 * (50_000 // 160)

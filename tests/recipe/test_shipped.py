@@ -33,8 +33,8 @@ def test_a_shipped_recipe_loads_and_plans(recipes, name):
     plan = make_plan(recipe, Machine())
     assert recipe.name == name, "the name in the file is the file's name"
     assert recipe.summary
-    assert plan.steps_per_epoch * plan.batch_size + plan.images_left_out == plan.train_images
-    assert plan.processes * plan.micro_batch * plan.accumulation == plan.batch_size
+    assert plan.steps_per_epoch * plan.training.batch_size + plan.images_left_out == plan.train_images
+    assert plan.processes * plan.micro_batch * plan.accumulation == plan.training.batch_size
     assert plan.parameters() > 0
 
 

@@ -67,13 +67,13 @@ def make_trainer(tiny):
         recipe = tiny(*overrides)
         plan = make_plan(recipe, Machine(device="cpu", cores=1))
         train_set, val_set = open_data(recipe.data)
-        shape = Shape(plan.input_size, plan.num_classes, plan.mean, plan.std)
+        shape = Shape(plan.input_size, plan.num_classes, plan.data.settings.mean, plan.data.settings.std)
 
         def feed(start):
             order = TrainingOrder(
                 seed=plan.seed,
                 images=plan.train_images,
-                batch_size=plan.batch_size,
+                batch_size=plan.training.batch_size,
                 micro_batch=plan.micro_batch,
                 start_step=start,
                 end_step=plan.total_steps,
@@ -87,7 +87,7 @@ def make_trainer(tiny):
         observer.trainer = Trainer(
             plan,
             model,
-            plan.optimizer.create(parameter_groups(model, plan.layer_decay)),
+            plan.optimizer.create(parameter_groups(model, plan.optimizer.settings.layer_decay)),
             loss or plan.loss.create(),
             feed,
             observer,

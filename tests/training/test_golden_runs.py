@@ -121,7 +121,8 @@ def run(request, tmp_path_factory) -> Run:
     assert (plan.steps_per_epoch, plan.accumulation) == (golden["steps_per_epoch"], accumulation)
     model = build_model(plan)
     load_initial(model, Init(from_=str(GOLDEN / f"{request.param}.init.pth")), plan.num_classes)
-    optimizer = plan.optimizer.create(parameter_groups(model, plan.layer_decay, plan.layer_decay_levels))
+    settings = plan.optimizer.settings
+    optimizer = plan.optimizer.create(parameter_groups(model, settings.layer_decay, settings.layer_decay_levels))
     feed = GoldenFeed(batches["images"], batches["targets"], accumulation)
     trainer = RecordingTrainer(plan, model, optimizer, plan.loss.create(), lambda step: feed, Recorder())
     trainer.losses, trainer.rates = [], []

@@ -24,10 +24,10 @@ def after_divergence(error: Diverged, plan: Plan, folder: Path, record: str) -> 
     """
     steps = checkpoints.steps_in(folder / "checkpoints")
     cures = [("optimizer.lr", f"{plan.optimizer.values['lr'] / 2:g}", "at half the learning rate")]
-    clip = plan.clip_grad_norm
+    clip = plan.training.clip_grad_norm
     how = "with clipped gradients" if clip is None else "with shorter gradients"
     cures.append(("training.clip_grad_norm", "1" if clip is None else f"{clip / 2:g}", how))
-    if plan.nonfinite == "stop":
+    if plan.training.nonfinite == "stop":
         cures.append(("training.nonfinite", "skip", "without such steps"))
     lines = [f"{error}; {record}" if record else str(error), _where_from(folder, steps)]
     lines += [f"  {how + ':':<29}{_command(folder, key, value, bool(steps))}" for key, value, how in cures]

@@ -114,7 +114,7 @@ class Checkpointer:
         self._in_flight = step = trainer.state.step
         # First: of a sharded model all processes send their shares, whatever rank 0's disk says.
         content = self._copy(trainer)
-        best = [step for _, step in trainer.state.best[: self.plan.keep_best]]
+        best = [step for _, step in trainer.state.best[: self.plan.checkpoints.keep.best]]
         self._waiting = {number: state for number, state in self._waiting.items() if number in best}
         try:
             self.folder.check_held()
@@ -129,7 +129,7 @@ class Checkpointer:
     def _copy(self, trainer: Trainer) -> dict[str, Any]:
         content = {
             **trainer.state_dict(),
-            "samples_seen": trainer.state.step * self.plan.batch_size,
+            "samples_seen": trainer.state.step * self.plan.training.batch_size,
             "recipe": self.recipe.resolved(),
             "recipe_hash": self.plan.recipe_hash,
             "data": self.data,
@@ -148,7 +148,7 @@ class Checkpointer:
                 self._waiting[step] = content
             raise
         for what in (
-            partial(checkpoints.keep_only, folder, plan.keep_last, best, plan.keep_interval),
+            partial(checkpoints.keep_only, folder, plan.checkpoints.keep.last, best, plan.keep_interval),
             partial(self.folder.set_status, "running", step, plan.total_steps),
         ):
             try:

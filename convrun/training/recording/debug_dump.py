@@ -56,7 +56,7 @@ def _micro_batches(step: int, plan: Plan, images: ImageSet) -> list[dict[str, An
     positions = TrainingOrder(
         seed=plan.seed,
         images=plan.train_images,
-        batch_size=plan.batch_size,
+        batch_size=plan.training.batch_size,
         micro_batch=plan.micro_batch,
         start_step=step - 1,
         end_step=step,

@@ -48,7 +48,7 @@ def _best(folder: RunFolder, trainer: Trainer, say: Callable[[str], None]) -> di
         return None
     value, step = trainer.state.best[0]
     path = checkpoints.path_of(folder.checkpoints, step)
-    if not trainer.plan.keep_best and not path.exists():
+    if not trainer.plan.checkpoints.keep.best and not path.exists():
         return None
     try:
         return checkpoints.load(path)
