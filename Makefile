@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+# What pip does for a package that it copies, but not for one that stays where it is; without it, a Python that writes no
+# byte code (PYTHONDONTWRITEBYTECODE, as in many containers) compiles convrun at every start.
+COMPILE := $(BIN)/python -m compileall -q convrun plugins
 
 .PHONY: demo test lint types campaign campaign-slice schema docs clean
 
@@ -47,11 +50,13 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing convrun and PyTorch into $(VENV), some minutes the first time (about 6 GB) ..."
 	@$(PIP_INSTALL) --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing convrun, PyTorch and what the tests need into $(VENV), some minutes the first time (about 6 GB) ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.installed
 
 clean:

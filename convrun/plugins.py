@@ -9,6 +9,7 @@ import contextlib
 import glob
 import importlib
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,11 +73,10 @@ def _load(target: str, label: str) -> None:
 def _import_file(path: Path) -> None:
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    import hashlib
     import importlib.util
 
     # Two plugins of one file name in two folders are two modules.
-    name = f"convrun_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"convrun_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")

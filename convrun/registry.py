@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import importlib
@@ -210,6 +209,8 @@ class Registry:
         return self._only(found)
 
     def _unknown(self, kind: str, name: str) -> UnknownComponent:
+        import difflib
+
         names = [component.name for component in self.all(kind)]
         nearest = difflib.get_close_matches(name, names, 3, 0.6) or [n for n in names if name.lower() in n.lower()][:3]
         message = f"no {kind} is named {name[:60]!r}"

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchvision", "timm", "numpy", "submitit", "tensorboard", "PIL")
+# What the short way to `validate` has no time for (benchmarks/validate.py).
+SLOW = ("typer", "click", "rich", "pydantic", "importlib.metadata", "difflib", "unicodedata", "csv")
 
 ASK = f"""
 import sys
@@ -15,16 +17,17 @@ from convrun.entry import main
 try:
     main()
 except SystemExit as end:
-    loaded = [name for name in {HEAVY} if name in sys.modules]
+    loaded = [name for name in {HEAVY + SLOW} if name in sys.modules]
     print("exit", end.code or 0, "loaded", *loaded, file=sys.stderr)
 """
 
 
-def asked(folder, *arguments):
+def asked(folder, *arguments, about=HEAVY):
     environment = {**os.environ, "PYTHONPATH": ""}
     command = [sys.executable, "-c", ASK, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=True)
-    return done.stderr.splitlines()[-1]
+    *words, loaded = done.stderr.splitlines()[-1].partition("loaded")
+    return "".join(words) + "".join(f" {name}" for name in loaded.split() if name in about)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,11 @@ def asked(folder, *arguments):
 )
 def test_a_verb_that_does_not_train_loads_nothing_heavy(tmp_path, arguments, code):
     assert asked(tmp_path, *arguments) == f"exit {code} loaded"
+
+
+def test_a_plain_validate_loads_nothing_that_is_slow(tmp_path):
+    assert asked(tmp_path, "validate", "convnext_tiny_in1k", "digits_demo", about=HEAVY + SLOW) == "exit 0 loaded"
+    assert "typer" in asked(tmp_path, "validate", "digits_demo", "--no-plugins", about=SLOW)
 
 
 def test_the_check_can_fail(tmp_path):

@@ -9,7 +9,6 @@ step is written before those up to it are.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -161,6 +160,8 @@ class _Table:
 
 
 def _csv(columns: list[str], rows: Sequence[Row], header: bool) -> bytes:
+    import csv
+
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if header:
@@ -170,6 +171,8 @@ def _csv(columns: list[str], rows: Sequence[Row], header: bool) -> bytes:
 
 
 def _read_table(content: bytes, last_step: float) -> tuple[list[str], list[dict[str, str]]]:
+    import csv
+
     lines = content.decode(errors="replace").splitlines(keepends=True)
     reader = csv.DictReader([line for line in lines if line.endswith("\n")])
     rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= last_step]

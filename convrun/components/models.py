@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -237,6 +236,8 @@ def timm_model(
 
 
 def _check_timm(name: str, options: dict[str, Any]) -> None:
+    import difflib
+
     import timm
 
     known = timm.list_models()

@@ -6,7 +6,6 @@ Groups that need no weight decay carry `weight_decay: 0.0`; the others take the 
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from convrun.errors import KeyProblem
@@ -175,6 +174,8 @@ def timm_optimizer(
 
 def _check_timm_name(name: str) -> None:
     """Reads the name strictly: timm reads only what follows the last underscore, so `adan_adamw` would be adamw."""
+    import difflib
+
     from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
     known = list_optimizers()

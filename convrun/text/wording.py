@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 # Control characters, halves of a surrogate pair (what Python makes of bytes that are no UTF-8), line separators.
@@ -14,11 +12,15 @@ def printable(name: str) -> str:
     """A name for messages: what would break the line, steer the terminal or fit in no encoding is escaped."""
     if name.isprintable():
         return name
+    import unicodedata
+
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in ESCAPED else c for c in name)
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name somebody who typed `word` most likely meant: one slip of the finger first, then the most similar."""
+    import difflib
+
     candidates = sorted(set(names))
     slips = [name for name in candidates if is_one_slip(word, name)]
     close = difflib.get_close_matches(word, slips or candidates, 1, 0.0 if slips else 0.6)
