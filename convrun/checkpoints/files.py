@@ -17,6 +17,7 @@ from convrun.checkpoints.tensors import bytes_of
 from convrun.errors import RunFolderError
 from convrun.run_folder import is_disk_full, sync_folder, system_error
 from convrun.text.units import size_text
+from convrun.text.wording import first_line
 
 FORMAT = 1
 # What every checkpoint of this format holds; a trainer relies on it.
@@ -77,7 +78,7 @@ def save(
 
 def _reason(error: BaseException) -> str:
     system = system_error(error)
-    return (system and system.strerror) or (str(error).splitlines() or [type(error).__name__])[0]
+    return (system and system.strerror) or first_line(error)
 
 
 def _missing(error: BaseException, folder: Path, needed: int) -> str:

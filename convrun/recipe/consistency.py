@@ -92,7 +92,7 @@ def _init(recipe: Recipe) -> Iterator[Finding]:
         message = "has no effect on a head that is loaded"
         yield ("init", "head_init_scale"), message, "set init.head to reinit, or remove it"
     if init.from_ is None:
-        for key, default in (("weights", "model"), ("head", "keep"), ("sha256", None)):
+        for key, default in (("weights", "model"), ("head", "keep"), ("sha256", None), ("ignore", ())):
             if getattr(init, key) != default:
                 yield ("init", key), "has no effect: no weights are loaded", "give init.from, or remove it"
 
@@ -169,13 +169,16 @@ _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, value before, value after) of all that differs between two resolved recipes."""
+    """(dotted key, value before, value after) of all that differs between two resolved recipes.
+
+    A list without items is as good as none: an older recipe lacks the keys that came after it.
+    """
     found: list[tuple[str, Any, Any]] = []
     for key in [*before, *(k for k in after if k not in before)]:
         old, new = before.get(key), after.get(key)
         where = f"{path}.{key}" if path else str(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, where)
-        elif old != new:
+        elif old != new and not (old in (None, []) and new in (None, [])):
             found.append((where, old, new))
     return found

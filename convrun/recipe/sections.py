@@ -67,6 +67,7 @@ class Init:
     head: keep loads the classifier too; reinit makes a new one for this data set's classes
     head_init_scale: factor on the initial weights and bias of a new head
     sha256: the file's checksum, or its first digits (8 at least); another file is refused
+    ignore: patterns (`*` stands for anything) of the names of tensors in the file that are left out
     """
 
     from_: Annotated[str, Limits(min_length=1)] | None = None
@@ -74,6 +75,7 @@ class Init:
     head: Literal["keep", "reinit"] = "keep"
     head_init_scale: PositiveFloat = 1.0
     sha256: str | None = None
+    ignore: tuple[Annotated[str, Limits(min_length=1)], ...] = ()
 
 
 @dataclass(frozen=True)

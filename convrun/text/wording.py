@@ -45,3 +45,8 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """Names for a message: all of them, or the first few and how many more."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says, without the full stop; its class if it says nothing."""
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

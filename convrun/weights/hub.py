@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from convrun.errors import CheckpointError
+from convrun.text.wording import first_line
 from convrun.weights.download import downloaded
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -39,7 +40,7 @@ def hub_file(repository: str, files: tuple[str, ...] = FILES) -> Path:
             raise CheckpointError(f"{shown}: the hub has no such repository that is open to you; {cure}") from error
         except errors.LocalEntryNotFoundError as error:
             # It is an EntryNotFoundError as well, but tells of the network: the file is not in the cache.
-            reason = _first_line(error.__cause__ or error)
+            reason = first_line(error.__cause__ or error)
             raise CheckpointError(
                 f"{shown} is not in the hub's cache on this machine and cannot be fetched: {reason}; check the "
                 f"network, https_proxy and HF_HUB_OFFLINE, {elsewhere}"
@@ -47,7 +48,7 @@ def hub_file(repository: str, files: tuple[str, ...] = FILES) -> Path:
         except errors.EntryNotFoundError:
             continue
         except Exception as error:  # the hub's library passes on whatever its transport raises
-            raise CheckpointError(f"{shown} cannot be fetched: {_first_line(error)}; try again, {elsewhere}") from error
+            raise CheckpointError(f"{shown} cannot be fetched: {first_line(error)}; try again, {elsewhere}") from error
     raise CheckpointError(f"{shown} holds neither {' nor '.join(files)}; get its weights and give the path")
 
 
@@ -74,7 +75,3 @@ def timm_file(name: str, sha256: str | None = None) -> Path:
     if facts.hf_hub_id:
         return hub_file(facts.hf_hub_id, (facts.hf_hub_filename,) if facts.hf_hub_filename else FILES)
     return downloaded(str(facts.url), sha256)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Mapping
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from convrun.errors import ModelError
 from convrun.recipe.sections import Init
+from convrun.text.wording import listed
 from convrun.weights.architecture import architecture_text
-from convrun.weights.layouts import detect, to_convrun
+from convrun.weights.matching import Match, essential_shape, ignoring, is_counter, is_known_extra, matched
 from convrun.weights.reading import read_weights
 from convrun.weights.sources import located, name_of
 
@@ -52,27 +54,50 @@ def load_initial(model: nn.Module, init: Init, num_classes: int) -> str:
 
 def _load(model: nn.Module, init: Init, head: Collection[str]) -> str:
     assert init.from_ is not None
-    name = name_of(init.from_)
-    state = read_weights(located(init.from_, init.sha256), init.weights)
-    own = model.state_dict()
-    layout, state = _renamed(state, own, name)
+    name, own = name_of(init.from_), model.state_dict()
     own_head = _heads_tensors(model, head)
+    state, ignored = _without_ignored(name, read_weights(located(init.from_, init.sha256), init.weights), init.ignore)
+    try:
+        match = matched(state, own, [key for key in own if key not in own_head])
+    except ModelError as error:
+        raise ModelError(f"{name} does not fit the model: {error}") from error
+    other_head = match.take_head(own_head, own) if init.head == "keep" else ""
     new = set(own_head)
-    if own_head and not new & state.keys():
-        new |= {key for key in own.keys() - state.keys() if key.startswith(FINAL_NORMS)}
+    if own_head and not new & match.tensors.keys():
+        new |= {key for key in own.keys() - match.tensors.keys() if key.startswith(FINAL_NORMS)}
+    counters = {key for key in own.keys() - match.tensors.keys() if is_counter(own[key])}
     # The head comes last: that the architecture is another one says more than that the classes are.
-    _check_fit(name, _without(new, state), _without(new, own), state)
+    left_out = _check_fit(name, match, own, new | counters, is_new_head=True)
     if init.head == "keep":
-        _check_head(name, state, own_head)
-        _check_fit(name, state, own, state)
+        _check_head(name, match, own_head, own)
+        left_out = _check_fit(name, match, own, counters, is_new_head=False)
         new = set()
-    given = _without(new, state)
+    given = {key: tensor for key, tensor in match.tensors.items() if key in own and key not in new}
     _check_finite(name, given)
     with torch.no_grad():
         for key, tensor in given.items():
             own[key].copy_(tensor.reshape(own[key].shape))
-    made_new = f", {len(new)} made new: {', '.join(k for k in own if k in new)}" if new else ""
-    return f"init: {len(given)} tensors loaded from {name} ({layout}{', EMA' * (init.weights == 'ema')}){made_new}"
+    how = [match.layout] + [f"without the prefix {match.prefix}"] * bool(match.prefix)
+    how += [f"head from {other_head}"] * bool(other_head) + ["EMA"] * (init.weights == "ema")
+    return (
+        f"init: {len(given)} tensors loaded from {name} ({', '.join(how)})"
+        + (f", {len(new)} made new: {', '.join(k for k in own if k in new)}" if new else "")
+        + (f", {len(counters)} kept as built: {_sample(sorted(counters))}" if counters else "")
+        + (f", {len(left_out)} of the file left out: {_sample(left_out)}" if left_out else "")
+        + (f", {len(ignored)} ignored: {_sample(ignored)}" if ignored else "")
+    )
+
+
+def _without_ignored(
+    name: str, state: Mapping[str, Tensor], patterns: Collection[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that no pattern matches, and the names of the others."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(raw, pattern) for raw in state):
+            message = f"init.ignore: {pattern} matches no tensor of {name}"
+            raise ModelError(f"{message}, whose names are {_sample(list(state))}; correct the pattern or remove it")
+    ignored = [raw for raw in state if any(fnmatch.fnmatchcase(raw, pattern) for pattern in patterns)]
+    return _without(ignored, state), ignored
 
 
 def _head_of(model: nn.Module, num_classes: int) -> list[str]:
@@ -95,43 +120,43 @@ def _without(names: Collection[str], state: Mapping[str, Tensor]) -> dict[str, T
     return {key: tensor for key, tensor in state.items() if key not in names}
 
 
-def _renamed(state: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, Tensor]]:
-    """The layout, in words, and the tensors in the model's names."""
-    # Names that are the model's own need no table: any architecture can start from its own weights.
-    if 2 * len(own.keys() & state.keys()) > len(state):
-        return "the model's own names", state
-    try:
-        layout = detect(state)
-    except ModelError as error:
-        raise ModelError(f"{name} does not fit the model: {error}; the model's begin with {_sample(own)}") from error
-    return f"{layout} layout", to_convrun(state)
-
-
-def _check_head(name: str, state: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
+def _check_head(name: str, match: Match, head: Mapping[str, Tensor], own: Collection[str]) -> None:
     for key, tensor in head.items():
-        if key not in state:
-            cure = f"init.head=reinit makes a new one of {len(tensor):,} classes"
-            raise ModelError(f"{name} holds no classifier ({key} is not there); {cure}")
-        if state[key].shape[:1] != tensor.shape[:1]:
+        cure = f"init.head=reinit makes a new one of {len(tensor):,} classes"
+        if key not in match.tensors:
+            others = [f"{raw}: {_shape(found)}" for raw, found in match.rest(own).items() if match.is_of_head(raw)]
+            also = f", but {_sample(others)}" if others else ""
+            raise ModelError(f"{name} holds no classifier ({key} is not there{also}); {cure}")
+        if match.tensors[key].shape[:1] != tensor.shape[:1]:
             raise ModelError(
-                f"{name} has a head of {state[key].shape[:1].numel():,} classes, but the model has {len(tensor):,}; "
-                f"init.head=reinit makes a new one of {len(tensor):,}"
+                f"{name} has a head of {match.tensors[key].shape[:1].numel():,} classes, but the model has "
+                f"{len(tensor):,}; {cure.removesuffix(' classes')}"
             )
 
 
-def _check_fit(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Every tensor of the model is given, none is left, shapes agree but for axes of length 1."""
-    problems = []
-    if missing := [key for key in own if key not in given]:
+def _check_fit(
+    name: str, match: Match, own: Mapping[str, Tensor], unneeded: Collection[str], *, is_new_head: bool
+) -> list[str]:
+    """Every tensor of the model is given but those unneeded, none is left but known ones, shapes agree.
+
+    Returns:
+        Names of the file's tensors that are left out.
+    """
+    given, wanted, problems = match.tensors, _without(unneeded, own), []
+    if missing := [key for key in wanted if key not in given]:
         problems.append(f"{_tensors(missing)} of the model not in the file ({_sample(missing)})")
-    if unexpected := [key for key in given if key not in own]:
+    rest = match.rest(own)
+    unexpected = [raw for raw in rest if not is_known_extra(match, raw, rest, is_new_head)]
+    if unexpected:
         problems.append(f"{_tensors(unexpected)} of the file not in the model ({_sample(unexpected)})")
-    both = [key for key in own if key in given]
-    if wrong := [key for key in both if _essential(given[key]) != _essential(own[key])]:
-        pairs = [f"{key}: {_shape(given[key])} in the file, {_shape(own[key])} in the model" for key in wrong[:3]]
+    both = [key for key in wanted if key in given]
+    if wrong := [key for key in both if essential_shape(given[key]) != essential_shape(wanted[key])]:
+        pairs = [f"{key}: {_shape(given[key])} in the file, {_shape(wanted[key])} in the model" for key in wrong[:3]]
         problems.append(f"{_tensors(wrong)} of another shape ({'; '.join(pairs)}{'; …' * (len(wrong) > 3)})")
     if problems:
-        raise ModelError(f"{name} does not fit the model: {', '.join(problems)}. {_cure(state, own)}")
+        cure = _cure(match, own, missing, unexpected, wrong)
+        raise ModelError(f"{name} does not fit the model: {', '.join(problems)}. {cure}")
+    return list(rest)
 
 
 def _check_finite(name: str, given: Mapping[str, Tensor]) -> None:
@@ -142,16 +167,20 @@ def _check_finite(name: str, given: Mapping[str, Tensor]) -> None:
         )
 
 
-def _cure(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    theirs, ours = architecture_text(state), architecture_text(own)
-    if theirs is None or ours is None or theirs == ours:
+def _cure(
+    match: Match, own: Mapping[str, Tensor], missing: Collection[str], unexpected: Collection[str], wrong: object
+) -> str:
+    theirs, ours = architecture_text(match.tensors), architecture_text(own)
+    if theirs is not None and ours is not None and theirs != ours:
+        return (
+            f"The file is of {theirs}, the model is {ours}: set the model section to the file's, or take another file"
+        )
+    if wrong:
         return "Give weights of the same architecture, or set the model section to the file's"
-    return f"The file is of {theirs}, the model is {ours}: set the model section to the file's, or take another file"
-
-
-def _essential(tensor: Tensor) -> tuple[bool, list[int]]:
-    """What must agree: axes of length 1 come and go (1x1 convolutions for linear layers), order and sizes do not."""
-    return tensor.is_floating_point(), [size for size in tensor.shape if size != 1]
+    if missing:
+        return "Give a file that holds them"
+    used = [match.origins[key] for key in own if key in match.tensors]
+    return f"If the model needs none of them, leave them out: {ignoring(unexpected, used)}"
 
 
 def _shape(tensor: Tensor) -> str:
@@ -164,4 +193,4 @@ def _tensors(names: Collection[str]) -> str:
 
 
 def _sample(names: Collection[str]) -> str:
-    return ", ".join(list(names)[:3]) + ", …" * (len(names) > 3)
+    return listed(list(names), 3)

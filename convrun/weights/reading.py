@@ -1,7 +1,7 @@
 """A file of weights -> its tensors, whoever wrote it; nothing in a file ever runs.
 
 Known are safetensors and torch files: plain state dicts, and training checkpoints of convrun, timm, the released
-code (which pickled its `argparse.Namespace` along) and others that keep state dicts under the names below.
+code (which pickled its `argparse.Namespace` along) and others that keep state dicts in entries of any name.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ import torch
 from torch import Tensor
 
 from convrun.errors import CheckpointError
+from convrun.text.wording import first_line
 
 Kind = Literal["safetensors", "torch"]
 
 # Where training checkpoints keep the weights, and their moving average; the first that is there counts.
 MODEL_ENTRIES = ("model", "state_dict", "model_state_dict")
 EMA_ENTRIES = ("ema", "model_ema", "state_dict_ema", "model_ema_state_dict", "ema_state_dict")
-# What wrappers put before every name: DistributedDataParallel, torch.compile, and classes that hold the model.
-PREFIXES = ("module.", "_orig_mod.", "model.")
-# Entries of wrappers that are no weights: torch.optim.swa_utils.AveragedModel counts its updates.
-NOT_WEIGHTS = ("n_averaged",)
+# Other entries are told apart by their names: those of an average, and those that hold tensors but no weights.
+IS_EMA = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
+NOT_WEIGHTS = ("opt", "scaler", "scheduler", "lr_scheduler", "callbacks", "loops", "rng", "random")
 
 
 def read_weights(path: Path, weights: Literal["model", "ema"] = "model", shown: str = "") -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU, without wrappers' prefixes; mapped from the disk where the format allows.
+    """The tensors of a file, on the CPU, under the file's own names; mapped from the disk where the format allows.
+
+    Values in between that are no tensors (an epoch, settings) are left out. Where the weights lie in several entries of
+    a checkpoint, the entries' names come before those of the tensors: `student.stem.0.weight`.
 
     Args:
         path: the file.
@@ -43,25 +46,23 @@ def read_weights(path: Path, weights: Literal["model", "ema"] = "model", shown: 
     """
     shown = shown or str(path)
     content = _content(path, shown)
-    model, ema = _first_state(content, MODEL_ENTRIES), _first_state(content, EMA_ENTRIES)
+    states = _states(content)
+    model, ema = _model_of(states), _ema_of(states)
     if model is None and ema is None:
-        if not _is_state(content):
-            raise CheckpointError(f"{shown} holds no weights convrun can find, but {_described(content)}")
-        if weights == "ema":
-            raise CheckpointError(
-                f"{shown} holds one set of weights and no EMA beside it; take it with init.weights=model (it may well "
-                "be an EMA that was saved alone)"
-            )
-        return _bare(content)
-    if weights == "ema":
-        if ema is None:
-            raise CheckpointError(f"{shown} holds no EMA, only the model's own weights; set init.weights=model")
-        # convrun's averages leave out what cannot be averaged, such as counters: the model's own values stand in.
-        own = _bare(model) if model is not None else {}
-        return own | _bare(ema) if _bare(ema).keys() <= own.keys() else _bare(ema)
-    if model is None:
-        raise CheckpointError(f"{shown} holds only an EMA, not the model's own weights; set init.weights=ema")
-    return _bare(model)
+        raise CheckpointError(f"{shown} holds no weights convrun can find, but {_described(content)}")
+    if weights == "model":
+        if model is None:
+            raise CheckpointError(f"{shown} holds only an EMA, not the model's own weights; set init.weights=ema")
+        return model
+    if ema is None and states.keys() == {""}:
+        raise CheckpointError(
+            f"{shown} holds one set of weights and no EMA beside it; take it with init.weights=model (it may well "
+            "be an EMA that was saved alone)"
+        )
+    if ema is None:
+        raise CheckpointError(f"{shown} holds no EMA, only the model's own weights; set init.weights=model")
+    # convrun's averages leave out what cannot be averaged, such as counters: the model's own values stand in.
+    return model | ema if model is not None and ema.keys() <= model.keys() else ema
 
 
 def kind_of(path: Path, shown: str) -> Kind:
@@ -115,7 +116,7 @@ def _content(path: Path, shown: str) -> Any:
             "where you do and save its state dict alone, best as safetensors"
         ) from error
     except Exception as error:  # a damaged file makes zipfile, pickle and torch raise nearly anything
-        reason = (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+        reason = first_line(error).split(". ")[0]
         raise CheckpointError(f"{shown} is damaged or incomplete ({reason}); get it again") from error
 
 
@@ -132,26 +133,49 @@ def _torch_content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
-def _first_state(content: Any, entries: tuple[str, ...]) -> Mapping[str, Tensor] | None:
+def _states(content: Any, path: str = "", depth: int = 2) -> dict[str, dict[str, Tensor]]:
+    """{path of entries: the tensors that lie right there}, as `model` or `teacher.backbone`; `` is the file itself."""
     if not isinstance(content, Mapping):
-        return None
-    return next((content[entry] for entry in entries if entry in content and _is_state(content[entry])), None)
+        return {}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    found = {path: tensors} if tensors else {}
+    for key, value in content.items():
+        if depth and isinstance(key, str) and not key.startswith(NOT_WEIGHTS):
+            found |= _states(value, f"{path}.{key}" if path else key, depth - 1)
+    return found
 
 
-def _is_state(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and bool(content)
-        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
-    )
+def _model_of(states: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor] | None:
+    known = next((entry for entry in MODEL_ENTRIES if _is_in(entry, states)), None)
+    if known is not None:
+        return _joined({path: state for path, state in states.items() if _is_within(path, known)})
+    return _joined({path: state for path, state in states.items() if not _is_average(path)})
 
 
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without a prefix that all names have, again and again: `module._orig_mod.` is two."""
-    bare = {key: tensor for key, tensor in state.items() if key not in NOT_WEIGHTS}
-    while bare and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in bare)), None)):
-        bare = {key.removeprefix(prefix): tensor for key, tensor in bare.items()}
-    return bare
+def _ema_of(states: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor] | None:
+    known = next((entry for entry in EMA_ENTRIES if _is_in(entry, states)), None)
+    is_ema = _is_average if known is None else lambda path: _is_within(path, known)
+    return _joined({path: state for path, state in states.items() if is_ema(path)})
+
+
+def _is_in(entry: str, states: Mapping[str, object]) -> bool:
+    return any(_is_within(path, entry) for path in states)
+
+
+def _is_within(path: str, entry: str) -> bool:
+    return path == entry or path.startswith(f"{entry}.")
+
+
+def _is_average(path: str) -> bool:
+    entry = path.partition(".")[0]
+    return entry in EMA_ENTRIES or IS_EMA.search(entry) is not None
+
+
+def _joined(states: Mapping[str, dict[str, Tensor]]) -> dict[str, Tensor] | None:
+    """One set of tensors; None if there is none."""
+    if len(states) <= 1:
+        return next(iter(states.values()), None)
+    return {f"{path}.{key}" if path else key: tensor for path, state in states.items() for key, tensor in state.items()}
 
 
 def _described(content: Any) -> str:

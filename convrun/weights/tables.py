@@ -1,8 +1,9 @@
-"""How other houses name ConvNeXt's tensors: one table for each house and family of models.
+"""How other libraries name ConvNeXt's tensors: one table for each library and family of models.
 
-convrun's names are timm's. `released` is the code of the papers (arXiv:2201.03545, arXiv:2301.00808); `torchvision`
-and `transformers` are the libraries'. A row is (their name, our name), or (their name, our name, their axes): the
-letters stand for our axes, in our order, and 1 for an axis of length 1 that only they have.
+convrun's names are timm's. `released` is the code of the papers (arXiv:2201.03545, arXiv:2301.00808) and of DINOv3,
+`fcmae` its sparse encoder in pre-training; `torchvision`, `transformers` and `mmpretrain` are the libraries'. A row is
+(their name, our name), or (their name, our name, their axes): the letters stand for our axes, in our order, 1 for an
+axis of length 1 that only they have, and `hw` for both axes of a kernel in one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One family of models in one house's names; the first rule that matches a name counts."""
+    """One family of models in one library's names; the first rule that matches a name counts."""
 
     layout: str
     rules: tuple[Rule, ...]
@@ -67,6 +68,49 @@ def _transformers(model: str, extra: Sequence[Row]) -> Table:
             *_linear("pwconv1", "mlp.fc1"),
             *_linear("pwconv2", "mlp.fc2"),
             *extra,
+        ],
+    )
+
+
+def _dinov3_of_transformers(model: str) -> Table:
+    """`model` is the attribute that holds the stages; files of the hub lack it."""
+    return _table(
+        "transformers",
+        [
+            (f"{model}stages.0.downsample_layers.{{i}}.{{p}}", "stem.{i}.{p}"),
+            (f"{model}stages.{{s}}.downsample_layers.{{i}}.{{p}}", "stages.{s}.downsample.{i}.{p}"),
+            ("layer_norm.{p}", "head.norm.{p}"),
+        ],
+        (f"{model}stages.{{s}}.layers.{{b}}", "stages.{s}.blocks.{b}"),
+        [
+            ("depthwise_conv.{p}", "conv_dw.{p}"),
+            ("layer_norm.{p}", "norm.{p}"),
+            *_linear("pointwise_conv1", "mlp.fc1"),
+            *_linear("pointwise_conv2", "mlp.fc2"),
+            ("gamma", "gamma"),
+        ],
+    )
+
+
+def _mmpretrain(backbone: str) -> Table:
+    """`backbone` is the attribute that holds everything but the classifier; a file of the backbone alone lacks it."""
+    return _table(
+        "mmpretrain",
+        [
+            (f"{backbone}downsample_layers.0.{{i}}.{{p}}", "stem.{i}.{p}"),
+            (f"{backbone}downsample_layers.{{s}}.{{i}}.{{p}}", "stages.{s}.downsample.{i}.{p}"),
+            (f"{backbone}norm3.{{p}}", "head.norm.{p}"),
+            ("head.fc.{p}", "head.fc.{p}"),
+        ],
+        (f"{backbone}stages.{{s}}.{{b}}", "stages.{s}.blocks.{b}"),
+        [
+            ("depthwise_conv.{p}", "conv_dw.{p}"),
+            ("norm.{p}", "norm.{p}"),
+            *_linear("pointwise_conv1", "mlp.fc1"),
+            *_linear("pointwise_conv2", "mlp.fc2"),
+            ("gamma", "gamma"),
+            ("grn.gamma", "mlp.grn.weight"),
+            ("grn.beta", "mlp.grn.bias"),
         ],
     )
 
@@ -129,7 +173,30 @@ TABLES: tuple[Table, ...] = (
             ("layer_scale", "gamma", "c 1 1"),
         ],
     ),
+    _table(
+        "fcmae",
+        [
+            ("downsample_layers.0.{i}.{p}", "stem.{i}.{p}"),
+            ("downsample_layers.{s}.{i}.ln.{p}", "stages.{s}.downsample.{i}.{p}"),
+            ("downsample_layers.{s}.{i}.kernel", "stages.{s}.downsample.{i}.weight", "hw i o"),
+            ("downsample_layers.{s}.{i}.bias", "stages.{s}.downsample.{i}.bias", "1 o"),
+        ],
+        ("stages.{s}.{b}", "stages.{s}.blocks.{b}"),
+        [
+            ("dwconv.kernel", "conv_dw.weight", "hw c"),
+            ("dwconv.bias", "conv_dw.bias", "1 c"),
+            ("norm.ln.{p}", "norm.{p}"),
+            *_linear("pwconv1.linear", "mlp.fc1"),
+            *_linear("pwconv2.linear", "mlp.fc2"),
+            ("grn.gamma", "mlp.grn.weight", "1 c"),
+            ("grn.beta", "mlp.grn.bias", "1 c"),
+        ],
+    ),
     _transformers("convnext.", _V1),
     _transformers("convnextv2.", _V2),
     _transformers("", [*_V1, *_V2]),
+    _dinov3_of_transformers("model."),
+    _dinov3_of_transformers(""),
+    _mmpretrain("backbone."),
+    _mmpretrain(""),
 )

@@ -120,3 +120,8 @@ def test_differences_are_dotted_keys_with_both_values():
     after = {"seed": 0, "model": {"name": "a", "x": 2}, "new": None}
     assert differences(before, after) == [("model.x", 1, 2), ("gone", [1], None)]
     assert differences(before, before) == []
+
+
+def test_a_list_without_items_is_as_good_as_none():
+    assert differences({"init": {"from": "a"}}, {"init": {"from": "a", "ignore": []}}) == []
+    assert differences({"init": {"ignore": ["x"]}}, {"init": {"ignore": []}}) == [("init.ignore", ["x"], [])]

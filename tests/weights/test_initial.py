@@ -9,7 +9,7 @@ from convrun.errors import ModelError
 from convrun.recipe.sections import Init
 from convrun.registry import registry
 from convrun.weights.initial import load_initial
-from convrun.weights.layouts import from_convrun
+from tests.weights.other_names import in_layout
 
 HEAD = ["head.fc.weight", "head.fc.bias"]
 V2 = {"layer_scale_init": None, "use_grn": True}
@@ -36,7 +36,7 @@ def test_every_layout_loads_and_the_line_tells_it(build, file):
     source = build()
     for layout in ("released", "torchvision", "transformers"):
         model = build(seed=1)
-        line = load_initial(model, Init(from_=file(from_convrun(source.state_dict(), layout))), 5)
+        line = load_initial(model, Init(from_=file(in_layout(source.state_dict(), layout))), 5)
         assert same(model.state_dict(), source.state_dict())
         assert line == f"init: {len(source.state_dict())} tensors loaded from w.safetensors ({layout} layout)"
     line = load_initial(build(seed=1), Init(from_=file(source.state_dict())), 5)
@@ -45,7 +45,7 @@ def test_every_layout_loads_and_the_line_tells_it(build, file):
 
 def test_the_ema_is_loaded_where_asked(build, tmp_path):
     model, ema = build(seed=1), build(seed=2)
-    both = {n: from_convrun(m.state_dict(), "released") for n, m in (("model", model), ("model_ema", ema))}
+    both = {n: in_layout(m.state_dict(), "released") for n, m in (("model", model), ("model_ema", ema))}
     torch.save({**both, "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
     for weights, expected in (("model", model), ("ema", ema)):
         loaded = build(seed=3)
@@ -59,7 +59,7 @@ def test_the_ema_is_loaded_where_asked(build, tmp_path):
 def test_a_head_made_new_is_the_one_the_model_was_built_with_scaled(build, file, scale, file_classes):
     source, model = build(file_classes, seed=1), build(5, seed=2)
     before = copied(model)
-    init = Init(from_=file(from_convrun(source.state_dict(), "released")), head="reinit", head_init_scale=scale)
+    init = Init(from_=file(in_layout(source.state_dict(), "released")), head="reinit", head_init_scale=scale)
     line = load_initial(model, init, 5)
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[key] * scale if key in HEAD else source.state_dict()[key])
@@ -68,7 +68,7 @@ def test_a_head_made_new_is_the_one_the_model_was_built_with_scaled(build, file,
 
 
 def test_head_init_scale_multiplies_a_new_head_only(build):
-    """Without init.from too: the weight and the bias (RECIPES, trap 10), nothing else."""
+    """Without init.from too: the weight and the bias (as the released code does), nothing else."""
     model = build()
     before = copied(model)
     assert load_initial(model, Init(head_init_scale=0.001), 5) == "init: all weights are new (the head's times 0.001)"
@@ -77,7 +77,7 @@ def test_head_init_scale_multiplies_a_new_head_only(build):
 
 
 def test_a_head_of_another_size_needs_reinit(build, file):
-    path = file(from_convrun(build(21).state_dict(), "released"))
+    path = file(in_layout(build(21).state_dict(), "released"))
     with pytest.raises(
         ModelError, match=r"head of 21 classes, but the model has 5; init\.head=reinit makes a new one of 5"
     ):
@@ -110,7 +110,7 @@ def test_only_weights_without_a_head_may_lack_the_final_norm(build, file):
 def test_axes_of_length_one_come_and_go(build, file, logits):
     """Atto's 1x1 convolutions load from a file of linear layers, and the other way round."""
     conv, other = build(name="convnextv2_atto"), build(name="convnextv2_atto", seed=1)
-    linear = from_convrun(conv.state_dict(), "transformers")
+    linear = in_layout(conv.state_dict(), "transformers")
     assert linear["convnextv2.encoder.stages.0.layers.0.pwconv1.weight"].ndim == 2
     load_initial(other, Init(from_=file(linear)), 5)
     assert same(other.state_dict(), conv.state_dict())
@@ -122,7 +122,7 @@ def test_axes_of_length_one_come_and_go(build, file, logits):
 def test_released_v2_files_load_with_any_rank_of_grn(build, file):
     source = build(**V2)
     for shape in ((1, 1, 1, -1), (1, -1), (-1,)):
-        state = from_convrun(source.state_dict(), "released")
+        state = in_layout(source.state_dict(), "released")
         state |= {key: tensor.reshape(shape) for key, tensor in state.items() if ".grn." in key}
         model = build(seed=1, **V2)
         load_initial(model, Init(from_=file(state)), 5)
@@ -153,7 +153,7 @@ def named(name, **keys):
 def meta_file(tmp_path, model):
     """A file of the model's names and shapes whose values take no room."""
     state = {key: torch.zeros(1).expand(tensor.shape) for key, tensor in model.state_dict().items()}
-    torch.save({"model": from_convrun(state, "released")}, tmp_path / "w.pth")
+    torch.save({"model": in_layout(state, "released")}, tmp_path / "w.pth")
     return str(tmp_path / "w.pth")
 
 

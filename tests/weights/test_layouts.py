@@ -7,7 +7,10 @@ from torchvision.models.convnext import CNBlockConfig
 
 from convrun.errors import ModelError
 from convrun.registry import registry
-from convrun.weights.layouts import detect, from_convrun, layouts, to_convrun
+from convrun.weights.layouts import layouts, renamed
+from convrun.weights.matching import matched
+from convrun.weights.tables import TABLES
+from tests.weights.other_names import in_layout
 
 DEPTHS, DIMS = (2, 1, 3, 1), (8, 16, 24, 32)
 V1, V2 = {"layer_scale_init": 1e-6}, {"layer_scale_init": None, "use_grn": True}
@@ -33,6 +36,14 @@ def in_timm(generation, conv_mlp=False):
     )  # fmt: skip
 
 
+def read(state, model):
+    """The layout of a file's names, and its tensors in convrun's."""
+    own = model.state_dict()
+    match = matched(state, own, [name for name in own if not name.startswith("head.fc")])
+    assert (match.prefix, match.outside) == ("", {})
+    return match.layout.removesuffix(" layout"), match.tensors
+
+
 LIBRARIES = [
     ("torchvision", V1, in_torchvision),
     ("transformers", V1, lambda: in_transformers(V1)),
@@ -48,34 +59,22 @@ def test_convruns_weights_give_equal_logits_in_the_library_and_back(layout, gene
     ours, theirs = build(**generation), enliven(create(), seed=7)
     expected = logits(ours)
     assert (expected - logits(theirs)).abs().max() > 0.1
-    state = from_convrun(ours.state_dict(), layout)
+    state = in_layout(ours.state_dict(), layout)
     theirs.load_state_dict(state, strict=True)
     torch.testing.assert_close(logits(theirs), expected, atol=1e-5, rtol=1e-5)
 
-    assert detect(theirs.state_dict()) == layout
     back = build(seed=9, **generation)
-    back.load_state_dict(to_convrun(theirs.state_dict()), strict=True)
+    found, tensors = read(theirs.state_dict(), back)
+    assert found == ("the model's own names" if layout == "timm" else layout)
+    back.load_state_dict(tensors, strict=True)
     assert all(torch.equal(tensor, ours.state_dict()[key]) for key, tensor in back.state_dict().items())
-
-
-@pytest.mark.parametrize("generation", [V1, V2], ids=["V1", "V2"])
-def test_a_chain_through_every_layout_gives_equal_logits(generation, build, logits):
-    ours = build(**generation)
-    state, expected = ours.state_dict(), logits(ours)
-    chain = ["released", "timm", "transformers", "released"] + ["torchvision", "released"] * (generation == V1)
-    for layout in chain:
-        state = from_convrun(to_convrun(state), layout)
-        assert detect(state) == layout
-    other = build(seed=9, **generation)
-    other.load_state_dict(to_convrun(state), strict=True)
-    torch.testing.assert_close(logits(other), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_released_layout_is_timms_own_reading_of_it(build):
     """The released checkpoints are read by timm too; both translations must agree, GRN's axes included."""
     for generation in (V1, V2):
         ours = build(**generation)
-        released = from_convrun(ours.state_dict(), "released")
+        released = in_layout(ours.state_dict(), "released")
         assert "stages.2.1.pwconv1.weight" in released
         if generation == V2:
             assert released["stages.2.1.grn.gamma"].shape == (1, 1, 1, 4 * 24)
@@ -86,35 +85,35 @@ def test_the_released_layout_is_timms_own_reading_of_it(build):
 
 def test_one_by_one_convolutions_become_linear_layers_and_back(build, enliven, logits):
     conv = enliven(in_timm(V2, conv_mlp=True))
-    released = from_convrun(conv.state_dict(), "released")
+    released = in_layout(conv.state_dict(), "released")
     assert released["stages.0.1.pwconv2.weight"].shape == (8, 32)
     linear = build(seed=3, **V2)
-    linear.load_state_dict(to_convrun(released), strict=True)
+    linear.load_state_dict(read(released, linear)[1], strict=True)
     torch.testing.assert_close(logits(linear), logits(conv), atol=1e-5, rtol=1e-5)
 
 
 def test_isotropic_names_go_there_and_back():
     with torch.device("meta"):
         model = registry.find("model", "convnext_isotropic_large").create(1000)
-    released = from_convrun(model.state_dict(), "released")
+    released = in_layout(model.state_dict(), "released")
     assert {"stem.bias", "blocks.35.dwconv.weight", "blocks.0.gamma", "norm.weight", "head.bias"} <= released.keys()
-    assert detect(released) == "released"
-    assert to_convrun(released).keys() == model.state_dict().keys()
-    assert detect(model.state_dict()) == "timm"
+    layout, tensors = read(released, model)
+    assert (layout, tensors.keys()) == ("released", model.state_dict().keys())
 
 
 def test_a_bare_model_of_transformers_is_read_without_its_classifier(build):
     ours = build(**V1)
     bare = transformers.ConvNextModel(transformers.ConvNextConfig(hidden_sizes=list(DIMS), depths=list(DEPTHS)))
-    assert detect(bare.state_dict()) == "transformers"
-    assert to_convrun(bare.state_dict()).keys() == ours.state_dict().keys() - {"head.fc.weight", "head.fc.bias"}
+    layout, tensors = read(bare.state_dict(), ours)
+    assert layout == "transformers"
+    assert tensors.keys() == ours.state_dict().keys() - {"head.fc.weight", "head.fc.bias"}
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "convnext_base", "convnext_xlarge", "convnextv2_tiny"])
 def test_full_size_names_and_shapes_are_timms(name):
     with torch.device("meta"):
         ours, theirs = registry.find("model", name).create(1000), timm.create_model(name)
-    assert shapes(to_convrun(from_convrun(ours.state_dict(), "released"))) == shapes(theirs.state_dict())
+    assert shapes(read(in_layout(ours.state_dict(), "released"), ours)[1]) == shapes(theirs.state_dict())
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
@@ -122,8 +121,8 @@ def test_full_size_names_and_shapes_are_torchvisions(size):
     with torch.device("meta"):
         ours = registry.find("model", f"convnext_{size}").create(1000)
         theirs = getattr(torchvision.models, f"convnext_{size}")()
-    assert shapes(from_convrun(ours.state_dict(), "torchvision")) == shapes(theirs.state_dict())
-    assert shapes(to_convrun(theirs.state_dict())) == shapes(ours.state_dict())
+    assert shapes(in_layout(ours.state_dict(), "torchvision")) == shapes(theirs.state_dict())
+    assert shapes(read(theirs.state_dict(), ours)[1]) == shapes(ours.state_dict())
 
 
 @pytest.mark.parametrize(("name", "kind"), [("convnext_tiny", "ConvNext"), ("convnextv2_tiny", "ConvNextV2")])
@@ -132,32 +131,55 @@ def test_full_size_names_and_shapes_are_transformers(name, kind):
     with torch.device("meta"):
         ours = registry.find("model", name).create(1000)
         theirs = getattr(transformers, f"{kind}ForImageClassification")(config)
-    assert shapes(from_convrun(ours.state_dict(), "transformers")) == shapes(theirs.state_dict())
+    assert shapes(in_layout(ours.state_dict(), "transformers")) == shapes(theirs.state_dict())
 
 
 def shapes(state):
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
-def test_what_a_layout_has_no_name_for_is_refused(build):
-    with pytest.raises(ModelError, match=r"torchvision layout has no name for 14 tensors.*mlp\.grn"):
-        from_convrun(build(**V2).state_dict(), "torchvision")
-    with pytest.raises(ModelError, match="no layout 'keras'; there are timm, released, torchvision, transformers"):
-        from_convrun(build().state_dict(), "keras")
-    assert layouts() == ["timm", "released", "torchvision", "transformers"]
-
-
-def test_names_of_no_layout_are_refused_with_a_sample():
+def test_names_of_no_layout_are_refused_with_a_sample(build):
     state = timm.create_model("resnet18", num_classes=2).state_dict()
     with pytest.raises(ModelError, match=r"no layout convrun knows \(timm, .*begin with conv1\.weight, bn1\.weight"):
-        detect(state)
+        read(state, build())
+    assert layouts() == ["timm", "released", "torchvision", "fcmae", "transformers", "mmpretrain"]
 
 
 def test_two_tensors_of_one_name_are_refused():
-    state = {
-        "downsample_layers.0.0.weight": torch.zeros(1),
-        "stem.0.weight": torch.zeros(1),
-        "head.bias": torch.ones(1),
-    }
+    state = {"downsample_layers.0.0.weight": torch.zeros(1), "stem.0.weight": torch.zeros(1)}
+    released = next(table for table in TABLES if table.layout == "released")
     with pytest.raises(ModelError, match=r"two tensors would be called stem\.0\.weight"):
-        to_convrun(state)
+        renamed(state, released)
+
+
+def test_dinov3_of_transformers_is_read_in_both_its_spellings(build):
+    """The hub's files say `stages.…`, those that the library saves today `model.stages.…`."""
+    config = transformers.DINOv3ConvNextConfig(hidden_sizes=list(DIMS), depths=list(DEPTHS))
+    new = transformers.DINOv3ConvNextModel(config).state_dict()
+    hub = {key.removeprefix("model."): tensor for key, tensor in new.items()}
+    ours = build(**V1)
+    for state in (new, hub):
+        layout, tensors = read(state, ours)
+        assert layout == "transformers"
+        assert shapes(tensors) == shapes({k: t for k, t in ours.state_dict().items() if not k.startswith("head.fc")})
+
+
+def test_sparse_kernels_are_read_as_the_released_code_reads_them(build):
+    """models/convnextv2_sparse.py's names; positions become rows and columns as in its utils.remap_checkpoint_keys."""
+    ours = build(**V2)
+    body = {key: tensor for key, tensor in ours.state_dict().items() if not key.startswith("head.")}
+    sparse = in_layout(body, "fcmae")
+    for stage in (1, 2, 3):  # both layers of a downsampling have one name in convrun's layout, and two in this
+        layer = f"downsample_layers.{stage}.1"
+        sparse[f"{layer}.kernel"] = sparse.pop(f"{layer}.ln.weight").permute(3, 2, 1, 0).flatten(0, 1)
+        sparse[f"{layer}.bias"] = sparse.pop(f"{layer}.ln.bias")[None]
+    assert {"downsample_layers.1.0.ln.weight", "stages.0.1.pwconv1.linear.bias"} <= sparse.keys()
+    depthwise, between = sparse["stages.0.0.dwconv.kernel"], sparse["downsample_layers.1.1.kernel"]
+    assert (depthwise.shape, between.shape) == ((49, 8), (4, 8, 16))
+    layout, tensors = read(sparse, ours)
+    assert layout == "fcmae"
+    for kernel, name in ((depthwise[:, None], "stages.0.blocks.0.conv_dw"), (between, "stages.1.downsample.1")):
+        side = int(kernel.shape[0] ** 0.5)
+        expected = kernel.permute(2, 1, 0).reshape(kernel.shape[2], kernel.shape[1], side, side).transpose(3, 2)
+        assert torch.equal(tensors[f"{name}.weight"], expected)
+    assert all(torch.equal(tensors[name].reshape(t.shape), t) for name, t in body.items())

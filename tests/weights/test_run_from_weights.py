@@ -18,7 +18,9 @@ from convrun.training.ema import Ema
 from convrun.training.run import build_model
 from convrun.training.trainer import Trainer
 from convrun.validation.report import validated
-from convrun.weights.layouts import from_convrun, to_convrun
+from convrun.weights.layouts import renamed
+from convrun.weights.tables import TABLES
+from tests.weights.other_names import in_layout
 
 STANDARD = ["model.patch_size=4", "model.kernel_size=7", "input_size=32", "data.image_size=32"]
 ONE_STEP = ["training.epochs=null", "training.steps=1", "scheduler.warmup_steps=0", "evaluation=null", "callbacks=[]"]
@@ -45,22 +47,28 @@ def first_weights(monkeypatch):
     return seen
 
 
+def ours(state, layout):
+    """In convrun's names, by the first table of that layout."""
+    table = next(table for table in TABLES if table.layout == layout)
+    return {name: tensor for name, (_, tensor) in renamed(state, table).items()}
+
+
 def of_torchvision(path):
     config = [CNBlockConfig(a, b, 1) for a, b in zip((4, 8, 8, 8), (8, 8, 8, None), strict=True)]
     state = torchvision.models.convnext.ConvNeXt(config, num_classes=3).state_dict()
     torch.save(state, path)
-    return to_convrun(state)
+    return ours(state, "torchvision")
 
 
 def of_transformers(path):
     config = transformers.ConvNextConfig(hidden_sizes=[4, 8, 8, 8], depths=[1, 1, 1, 1], num_labels=3)
     state = transformers.ConvNextForImageClassification(config).state_dict()
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
-    return to_convrun(state)
+    return ours(state, "transformers")
 
 
 def released(state, path):
-    torch.save({"model": from_convrun(state, "released"), "args": argparse.Namespace(model="convnext")}, path)
+    torch.save({"model": in_layout(state, "released"), "args": argparse.Namespace(model="convnext")}, path)
 
 
 def of_timm_training(state, path):
