@@ -30,7 +30,7 @@ from convrun.display.screen import Screen
 from convrun.recipe import Recipe, load_recipe
 from convrun.training.recording.checkpointer import Checkpointer
 from convrun.training.run import run
-from convrun.training.trainer import Trainer
+from convrun.training.state import RunState
 
 TINY = """
 name: tiny
@@ -132,9 +132,9 @@ def seconds_of(recipe: Recipe) -> Timing:
     before_end: list[float] = []
     finish = Checkpointer.finish
 
-    def note_end(self: Checkpointer, trainer: Trainer) -> None:
+    def note_end(self: Checkpointer, state: RunState) -> None:
         before_end.append(self.waited_seconds)
-        finish(self, trainer)
+        finish(self, state)
 
     def note(self: Checkpointer) -> str:
         at_end = self.waited_seconds - before_end[-1]

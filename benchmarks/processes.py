@@ -110,7 +110,7 @@ def convrun_update(group: Group) -> Callable[[], None]:
     replicas, step, loss = Replicas(model, group), step_of(model), loss_of_images()
 
     def update() -> None:
-        replicas.begin_update()
+        replicas.begin_step()
         (loss(replicas.forward) / PROCESSES).backward()  # type: ignore[no-untyped-call]
         if group.all_true(True):
             step()

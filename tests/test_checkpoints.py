@@ -146,7 +146,7 @@ def save_pickle(content, path):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_pickle_that_would_run_code_does_not(how, two):
     path = two / "step-10.pt"
-    how({**CONTENT, "format": 1, "state": Evil(two / "pwned")}, path)
+    how({**CONTENT, "format": checkpoints.FORMAT, "state": Evil(two / "pwned")}, path)
     with pytest.raises(CheckpointError, match=r"step-10\.pt (is no checkpoint|is damaged)") as caught:
         checkpoints.load(path)
     assert not (two / "pwned").exists()
@@ -194,7 +194,9 @@ def test_garbage_is_no_checkpoint(content, two):
         checkpoints.load(two / "step-10.pt")
 
 
-@pytest.mark.parametrize("content", [[1], {"format": 1}, {"state_dict": {}}, {**CONTENT, "format": True}])
+@pytest.mark.parametrize(
+    "content", [[1], {"format": checkpoints.FORMAT}, {"state_dict": {}}, {**CONTENT, "format": True}]
+)
 def test_another_programs_file_is_no_checkpoint(content, tmp_path):
     save_sealed(content, tmp_path / "step-1.pt")
     with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run; remove it"):
@@ -219,7 +221,7 @@ def test_a_plain_zip_is_no_checkpoint(tmp_path):
 @pytest.mark.parametrize("part", [*checkpoints.PARTS])
 @pytest.mark.parametrize("value", [3, "text", [1], None])
 def test_a_part_that_is_no_map_is_refused(part, value, tmp_path):
-    save_sealed({**CONTENT, "format": 1, part: value}, tmp_path / "step-1.pt")
+    save_sealed({**CONTENT, "format": checkpoints.FORMAT, part: value}, tmp_path / "step-1.pt")
     if (part, value) == ("ema", None):
         assert checkpoints.load(tmp_path / "step-1.pt")["ema"] is None
         return
@@ -229,7 +231,9 @@ def test_a_part_that_is_no_map_is_refused(part, value, tmp_path):
 
 def test_another_format_is_told_with_both_numbers_and_is_no_damage(tmp_path):
     save_sealed({**CONTENT, "format": 99}, tmp_path / "step-1.pt")
-    with pytest.raises(CheckpointError, match=r"step-1\.pt has format 99, and this convrun reads format 1") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"step-1\.pt has format 99, and this convrun goes on from format 2"
+    ) as caught:
         checkpoints.load(tmp_path / "step-1.pt")
     assert not isinstance(caught.value, DamagedCheckpoint)
 

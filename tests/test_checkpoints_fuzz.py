@@ -128,7 +128,7 @@ def archive(pickled, extra=(), compression=zipfile.ZIP_STORED):
 @pytest.mark.parametrize("name", ["os.system", "eval", "mkdir", "getattr", "torch.load"])
 def test_no_reducer_runs(name, protocol, path, tmp_path):
     evil = evils(tmp_path / "canary")[name]
-    pickled = pickle.dumps({**PARTS, "format": 1, "state": evil}, protocol=protocol)
+    pickled = pickle.dumps({**PARTS, "format": checkpoints.FORMAT, "state": evil}, protocol=protocol)
     for content in (pickled, sealed(pickled), sealed(archive(pickled))):
         path.write_bytes(content)
         with pytest.raises(DamagedCheckpoint) as caught:
@@ -140,7 +140,8 @@ def test_no_reducer_runs(name, protocol, path, tmp_path):
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize(
-    "value", [{"format": 1}, [1, 2], None, 3, "x", np.ones(3), np.float32(1), {1, 2}, 2**200, {"a": b"b"}]
+    "value",
+    [{"format": checkpoints.FORMAT}, [1, 2], None, 3, "x", np.ones(3), np.float32(1), {1, 2}, 2**200, {"a": b"b"}],
 )
 def test_other_pickles_are_refused(value, protocol, path):
     pickled = pickle.dumps(value, protocol=protocol)
@@ -150,7 +151,7 @@ def test_other_pickles_are_refused(value, protocol, path):
 
 def test_torchs_old_format_is_refused(path):
     stream = io.BytesIO()
-    torch.save({**CONTENT, "format": 1}, stream, _use_new_zipfile_serialization=False)
+    torch.save({**CONTENT, "format": checkpoints.FORMAT}, stream, _use_new_zipfile_serialization=False)
     path.write_bytes(sealed(stream.getvalue()))
     with pytest.raises(DamagedCheckpoint, match="File is not a zip file"):
         checkpoints.load(path)
@@ -158,7 +159,7 @@ def test_torchs_old_format_is_refused(path):
 
 def saved(**parts):
     stream = io.BytesIO()
-    torch.save({**CONTENT, "format": 1, **parts}, stream)
+    torch.save({**CONTENT, "format": checkpoints.FORMAT, **parts}, stream)
     return stream.getvalue()
 
 

@@ -19,9 +19,9 @@ from convrun.run_folder import is_disk_full, sync_folder, system_error
 from convrun.text.units import size_text
 from convrun.text.wording import first_line
 
-FORMAT = 1
+FORMAT = 2
 # What every checkpoint of this format holds; a trainer relies on it.
-PARTS = ("model", "ema", "optimizer", "scaler", "state", "window", "data")
+PARTS = ("model", "ema", "optimizer", "scaler", "state", "figures", "data")
 
 
 def path_of(folder: Path, step: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,8 +83,9 @@ def _check_parts(path: Path, content: Any) -> None:
         raise other
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} has format {content['format']}, and this convrun reads format {FORMAT}; go on with the convrun "
-            "that wrote it, or remove it to go on from the one before"
+            f"{path} has format {content['format']}, and this convrun goes on from format {FORMAT}; finish the run "
+            "with the version that began it, or begin another from its weights: init.from="
+            f"{shlex.quote(str(path))} --output ANOTHER_FOLDER"
         )
     parts = [content.get(name) for name in PARTS]
     maps = [part for name, part in zip(PARTS, parts, strict=True) if name != "ema" or part is not None]

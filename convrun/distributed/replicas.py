@@ -1,11 +1,9 @@
-"""The same model in every process; the gradients of all are summed once an update."""
+"""The same model on every rank; the gradients of all are summed once a step (ddp)."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,89 +11,68 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convrun.distributed.gradient_sums import GradientSums, sum_up
 from convrun.distributed.group import Group
+from convrun.distributed.strategy import Strategy
 
 
-class Replicas:
-    """A model as one of all processes trains it.
+class Replicas(Strategy):
+    """A model of which each of several ranks holds all.
 
-    torch's DistributedDataParallel sends gradients off in portions while the last backward pass computes the others.
-    It divides their sum by the number of processes; here the loss is the share of the whole batch already, so a hook
-    leaves the sum as it is.
+    torch's DistributedDataParallel sends gradients off in buckets while the last backward pass computes the others. It
+    divides their sum by the number of ranks; here the loss is the share of the whole batch already (see
+    `convrun.training.step`), so a hook leaves the sum as it is.
 
     Args:
         model: on its device; afterwards it has rank 0's weights.
-        group: all processes.
-        is_compiled: whether torch.compile compiles it.
-
-    Attributes:
-        forward: float images -> logits.
-        is_whole: whether a process alone could save the state.
+        group: all ranks.
     """
 
-    is_whole = True
+    def __init__(self, model: nn.Module, group: Group) -> None:
+        super().__init__(model, group)
+        self._sums, self._owes_number = GradientSums(), False
+        self.forward = self._wrapped(sends_weights=True)
 
-    def __init__(self, model: nn.Module, group: Group, is_compiled: bool = False) -> None:
-        self._model, self._is_compiled = model, is_compiled
-        self._sums = GradientSums()
-        self._shared = self._share(is_sent=True) if group.size > 1 else None
-        self.forward: Any = self._compiled()
+    def _wrapped(self, sends_weights: bool) -> DistributedDataParallel:
+        """The wrapper that sums. Rank 0's weights are sent at the start alone: later all ranks have the same."""
+        wrapped = DistributedDataParallel(self.model, gradient_as_bucket_view=True, init_sync=sends_weights)
+        # Else the first pass would begin with sending buffers, even a trial that sums nothing and may fail before it.
+        wrapped.require_forward_param_sync = False
+        wrapped.register_comm_hook(self._sums, sum_up)
+        return wrapped
 
-    def renew(self) -> None:
-        """Begins anew, without gradients, after an update that failed in one process or another; nothing is sent."""
-        if self._shared is not None:
-            self._shared._remove_autograd_hooks()  # type: ignore[no-untyped-call]
-            # Memory is short, and each holds as much as all gradients: the old one goes before the new one comes.
-            self._shared = self.forward = None
-            gc.collect()  # torch.compile ties it into reference cycles
-            self._sums = GradientSums()
-            self._shared = self._share(is_sent=False)
-            self.forward = self._compiled()
-
-    def _share(self, is_sent: bool) -> DistributedDataParallel:
-        """Made anew. Only if it is to be sent, rank 0's model goes to all; between updates it is the same in all."""
-        shared = DistributedDataParallel(self._model, gradient_as_bucket_view=True, init_sync=is_sent)
-        # Else the first pass would begin with sending buffers, even a try that sums nothing and may fail before it.
-        shared.require_forward_param_sync = False
-        shared.register_comm_hook(self._sums, sum_up)
-        return shared
-
-    def _compiled(self) -> Any:
-        forward = self._model if self._shared is None else self._shared
-        return torch.compile(forward) if self._is_compiled else forward
-
-    def begin_update(self) -> None:
-        """From here on the other processes count on this one's gradients."""
+    def begin_step(self) -> None:
+        """From here on the other ranks count on this one's gradients."""
         self._sums.begin()
-
-    def make_up(self) -> bool:
-        """After a pass that failed here: the others get zeros for what they still wait for, sums that none must apply.
-
-        False: what they wait for is not known. So it is in the first two updates, between which torch lays out anew
-        what it sends, and with a model that has buffers, which torch sends too.
-        """
-        has_buffers = next(self._model.buffers(), None) is not None
-        return not self._sums.are_owed or (not has_buffers and self._sums.make_up())
+        self._owes_number = True
 
     def summing(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
-        """The context of a micro-batch's forward and backward pass; only in an update's last one anything is sent."""
-        if self._shared is None or is_last:
-            return contextlib.nullcontext()
-        return self._shared.no_sync()
+        """Gradients are sent in a step's last backward pass alone; before it they add up here."""
+        return contextlib.nullcontext() if is_last else self.forward.no_sync()
 
-    # What follows is work only where each process holds a share (convrun.distributed.sharding).
+    def add_up(self, value: Tensor) -> None:
+        """Makes a step's number, in place, the sum of all ranks'."""
+        self.group.add_up(value)
+        self._owes_number = False
 
-    def norms_of_all(self, norms: Tensor) -> Tensor:
-        """The norms of tensors, given those of what this process holds of them."""
-        return norms
+    def make_up(self) -> bool:
+        """After a pass that failed here: the other ranks get zeros, sums that none must apply.
 
-    def true_for_all(self, flags: Tensor) -> Tensor:
-        """Which flags are set in every process; the weights are the same in all."""
-        return flags
+        What they wait for is not known in the first two steps, between which torch lays out its buckets again, and with
+        a model that has buffers, which torch sends too.
+        """
+        if self._sums.are_owed:
+            has_buffers = next(self.model.buffers(), None) is not None
+            if has_buffers or not self._sums.make_up():
+                return False
+        if self._owes_number:
+            device = next(self.model.parameters()).device
+            self.add_up(torch.zeros((), dtype=torch.float64, device=device))
+        return True
 
-    def whole(self, tree: Any) -> Any:
-        """The tensors of a tree, whole; not copies."""
-        return tree
-
-    def shares(self, saved: Mapping[Any, Any], own: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        """What this process holds of whole tensors: all."""
-        return saved
+    def renew(self) -> None:
+        """Makes the wrapper again, without gradients; nothing is sent."""
+        self.forward._remove_autograd_hooks()
+        # Memory is short, and each holds as much as all gradients: the old one goes before the new one comes.
+        self.forward = None
+        gc.collect()  # torch.compile ties it into reference cycles
+        self._sums, self._owes_number = GradientSums(), False
+        self.forward = self._wrapped(sends_weights=False)

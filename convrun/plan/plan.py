@@ -134,6 +134,10 @@ class Plan(Sections):
     def _is_due(self, step: int, interval: int) -> bool:
         return step > 0 and (step % interval == 0 or step == self.total_steps)
 
+    def epoch_after(self, step: int) -> float:
+        """Passes over the training images once `step` optimizer steps are done."""
+        return round(step / self.steps_per_epoch, 4)
+
     def ema_horizon(self) -> float | None:
         """Updates after which a weight's share of the EMA has fallen to 1/e: 1 / (1 − decay)."""
         return None if self.ema is None else 1 / (1 - self.ema.decay)

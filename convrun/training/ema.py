@@ -26,6 +26,12 @@ class Ema:
         self.decay = decay
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begins with the model's weights as they are now."""
+        for name, average in self._averages.items():
+            average.copy_(self._sources[name].detach())
+
+    @torch.no_grad()
     def update(self) -> None:
         """Moves each average by (1 - decay) of the way to the model's weight; once per optimizer step."""
         weights = [source.detach().to(torch.float32) for source in self._sources.values()]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convrun.distributed.failing.failure import Failure
-from convrun.errors import ConvrunError, Diverged, Interrupted, Preempted
+from convrun.errors import Diverged, Interrupted, Preempted
+from convrun.models.shapes import SMALLER, V1, V2
+from convrun.recipe import Recipe, shipped_recipes
 from convrun.run_folder import State
-from convrun.text.units import duration_text
-
-if TYPE_CHECKING:
-    from convrun.process.signals import StopRequest
-    from convrun.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Outcome:
     stopped_because: str = ""
 
 
-def state_of(failure: Failure) -> State:
+def state_of_failure(failure: Failure) -> State:
     """The state of a run that ended so in another process."""
     states: dict[int, State] = {
         Diverged.exit_code: "diverged",
@@ -54,26 +51,47 @@ def state_after(error: BaseException) -> State:
     return "diverged" if isinstance(error, Diverged) else "failed"
 
 
-def check_is_complete(trainer: Trainer, stop: StopRequest, start_step: int, command: str) -> None:
-    """Raises what was asked for if steps or the last evaluation are left; all is saved.
+def outcome_text(recipe: Recipe, outcome: Outcome) -> str:
+    """The result, where the run is, and what to do next."""
+    folder = shlex.quote(str(outcome.folder))
+    if outcome.was_finished:
+        lines = [f"this run is finished already, after step {outcome.step}"]
+    else:
+        lines = [f"finished after step {outcome.step}"]
+    if outcome.stopped_because:
+        lines[0] += f": {outcome.stopped_because}"
+    lines.append(f"best top-1  {_result(recipe, outcome)}")
+    lines += [
+        f"run folder  {outcome.folder}",
+        f"weights     {outcome.folder / 'weights'} ({_who_loads(recipe)})",
+    ]
+    commands = [f"convrun show {folder} --origin"]
+    if any(choice.name == "tensorboard" for choice in recipe.loggers):
+        commands.append(f"tensorboard --logdir {folder}")
+    commands.append(f"convrun run {_again(recipe)} seed={recipe.seed + 1}")
+    return "\n".join([*lines, *(f"{'' if i else 'next':<12}{command}" for i, command in enumerate(commands))])
 
-    Args:
-        trainer: as its loop ended.
-        stop: what may have asked for it.
-        start_step: where this start began.
-        command: what goes on with the run, to paste.
-    """
-    plan, state = trainer.plan, trainer.state
-    left = plan.total_steps - state.step
-    if state.stopped_because or not (left or trainer.is_evaluation_due()):
-        return
-    if stop.signal is None and state.step == start_step:
-        # Started again by a scheduler, it would get no further, for ever.
-        raise ConvrunError(
-            f"training.stop_after ({duration_text(plan.stop_after_seconds or 0)}) was over before this start "
-            f"had done a step; give it longer: {command} training.stop_after=..."
-        )
-    what = f"{left} to go" if left else "its evaluation to go"
-    raise stop.error(
-        f"stopped after step {state.step} of {plan.total_steps} ({what}), all saved; go on with: {command}"
-    )
+
+def _who_loads(recipe: Recipe) -> str:
+    """Free shapes, isotropic models and those of plugins have no name in timm."""
+    name = recipe.model.name
+    is_timms = name.startswith("timm/") or name in V1 or name.partition("_")[2] in (SMALLER | V2)
+    return "safetensors; timm.create_model loads them" if is_timms else "safetensors"
+
+
+def _again(recipe: Recipe) -> str:
+    """What names this recipe on a command line."""
+    shipped = shipped_recipes().get(recipe.name)
+    is_shipped = shipped is not None and shipped.resolve() == recipe.source.resolve()
+    return recipe.name if is_shipped else shlex.quote(str(recipe.source))
+
+
+def _result(recipe: Recipe, outcome: Outcome) -> str:
+    if outcome.top1 is None:
+        return "none: the recipe evaluates nothing"
+    weights = recipe.evaluation.report if recipe.evaluation else "model"
+    text = f"{outcome.top1:.2f} % ({weights} weights)"
+    # With overrides it is another training than the one the figure is of.
+    if recipe.expect and recipe.expect.top1 is not None and not recipe.is_overridden():
+        text += f", expected {recipe.expect.top1:g} %"
+    return text

@@ -37,10 +37,21 @@ class Precision:
         """The factor on the loss; reading it waits for the device, in fp16 only."""
         return float(self.scaler.get_scale()) if self.is_loss_scaled else 1.0
 
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides the gradients by the loss scale, and notes on the device whether one overflowed; fp16 only."""
+        self.scaler.unscale_(optimizer)
+
     def leave_out(self) -> None:
         """A step is not taken although the scaler might have taken it."""
         if self.is_loss_scaled:
             self.scaler.update()
+
+    def forget_step(self) -> None:
+        """The step under way is retried: the scaler must not remember that its gradients were unscaled already."""
+        if self.is_loss_scaled:
+            state = self.scaler.state_dict()
+            self.scaler = torch.amp.GradScaler(self.device.type)
+            self.scaler.load_state_dict(state)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Steps the optimizer; False if the scaler skipped the step because a gradient overflowed."""

@@ -1,10 +1,12 @@
-"""A run from start to end: open what the recipe names, then let a session train it."""
+"""The story of a run: open what the recipe names, find where it stands, train, leave the results."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,23 +15,39 @@ from torch import nn
 
 from convrun import checkpoints
 from convrun.contracts.data import ImageSet
+from convrun.contracts.logger import RunInfo
 from convrun.display.screen import Screen
 from convrun.distributed.group import Group
 from convrun.distributed.meeting.agreement import check_agreement, data_hash
-from convrun.errors import ConvrunError, DataError
+from convrun.distributed.stopping import AgreedStop
+from convrun.errors import ConvrunError, DataError, Interrupted
 from convrun.plan import Plan, make_plan
 from convrun.process.device import this_machine
 from convrun.process.signals import StopRequest
 from convrun.process.world import world_of
-from convrun.randomness import derived_seed
 from convrun.recipe import Choice, Recipe
 from convrun.run_folder import RunFolder
-from convrun.training.follower import Follower
-from convrun.training.outcome import Outcome
-from convrun.training.outcome_text import outcome_text
-from convrun.training.resuming.finding import Resume
+from convrun.text.units import duration_text
+from convrun.training.building import build_loop
+from convrun.training.faults.advice import advising
+from convrun.training.loop import Loop
+from convrun.training.model import build_model, placed
+from convrun.training.outcome import Outcome, outcome_text
+from convrun.training.recording.contract import Recorder, RunFacts
+from convrun.training.recording.quiet import QuietRecorder
+from convrun.training.recording.recorder import RunRecorder
+from convrun.training.resuming.finding import (
+    Found,
+    Resume,
+    check_has_effect,
+    data_facts,
+    find,
+    find_for_all,
+    is_finished,
+)
 from convrun.training.resuming.micro_batch import kept_micro_batch
-from convrun.training.session import Session
+from convrun.training.resuming.schedule import schedule_changes
+from convrun.training.state import Progress
 from convrun.weights.initial import load_initial
 
 
@@ -66,32 +84,162 @@ def run(
         folder = RunFolder(group.from_first(lambda: folder_of(recipe, output, group).path))
         # What can fail without a folder fails before one is made: nothing half-written stays behind. The data come
         # first, because other data than the recipe's make the plan's numbers wrong in turn.
-        train_set, val_set = open_data(recipe.data)
+        images = open_data(recipe.data)
         micro_batch = group.from_first(lambda: kept_micro_batch(recipe, folder, machine))
         plan = make_plan(recipe, machine, micro_batch=micro_batch)
-        check_counts(plan, train_set, val_set)
-        check_agreement(group, {"recipe": recipe.hash, "data": data_hash(train_set, val_set)})
+        check_counts(plan, *images)
+        check_agreement(group, {"recipe": recipe.hash, "data": data_hash(*images)})
         stop.stop_after_seconds = plan.stop_after_seconds
         model = build_model(plan)
-        # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
-        is_new = group.from_first(lambda: not checkpoints.steps_in(folder.checkpoints))
-        init_text = ""
-        if is_new and plan.init is not None:
-            with group.one_of_each_node_first():  # it may have to be downloaded
-                init_text = load_initial(model, plan.init, plan.num_classes)
+        init_text = load_first_weights(model, plan, folder, group)
+        model = placed(model, plan, torch.device(machine.device or "cpu"))
+        facts = RunFacts(recipe, plan, machine, folder, data_facts(*images))
         screen = screen or Screen()
-        share = Session if group.is_first else Follower
-        with folder.opened(screen.say) if group.is_first else contextlib.nullcontext():
-            try:
-                begun = share(recipe, plan, machine, folder, screen, stop, train_set, val_set, model, init_text, group)
-                outcome = begun.go(resume, allow_changes)
-                screen.record(outcome_text(recipe, outcome))
-                return outcome
-            except ConvrunError as error:
-                screen.record(str(error))
-                raise
-            finally:
-                screen.close()
+        with _opened(folder, screen, group):
+            start = partial(_go_on, facts, model, images, screen, stop, group)
+            outcome = start(resume, allow_changes, init_text)
+            screen.record(outcome_text(recipe, outcome))
+            return outcome
+
+
+def _go_on(
+    facts: RunFacts,
+    model: nn.Module,
+    images: tuple[ImageSet, ImageSet],
+    screen: Screen,
+    stop: StopRequest,
+    group: Group,
+    resume: Resume,
+    allow_changes: Sequence[str],
+    init_text: str,
+) -> Outcome:
+    """Trains from where the run stands to its end; every way out leaves a true status.json."""
+    plan, folder = facts.plan, facts.folder
+    say = partial(_say_and_log, screen, folder)  # rank 0's; the run's own record has not begun
+    found = find_for_all(group, partial(find, facts, model, resume, allow_changes, say))
+    progress = found.progress
+    if not found.changes and group.from_first(partial(is_finished, folder, plan, progress)):
+        return _outcome(folder, progress, was_finished=True)
+    notes = group.from_first(partial(_notes_on, facts, found, progress))
+    recorder = _recorder(facts, screen, group, images[0], model)
+    stop.begin()  # from here on a signal lets the step end, and the state is saved
+    with _ending_well(recorder, plan, folder):
+        recorder.begin(progress.step, found.changes, [init_text, *notes])
+        info = run_info(facts, progress, screen)
+        loop = build_loop(plan, model, images, info, recorder, AgreedStop(stop, group), group)
+        if found.content is not None:
+            loop.restore(found.content, found.path)
+        del found  # its tensors would take memory as long as the run lasts
+        recorder.open_loggers(info)
+        start_step, progress = progress.step, loop.progress
+        with advising(recorder, plan, folder.path):
+            loop.run()
+        recorder.finish(loop.state)
+        check_is_complete(loop, stop, start_step, folder)
+        recorder.leave_results(loop.state)
+    return _outcome(folder, progress)
+
+
+@contextlib.contextmanager
+def _opened(folder: RunFolder, screen: Screen, group: Group) -> Iterator[None]:
+    """Inside, rank 0 holds the run folder; what ends the run is in its train.log."""
+    with folder.opened(screen.say) if group.is_first else contextlib.nullcontext():
+        try:
+            yield
+        except ConvrunError as error:
+            screen.record(str(error))
+            raise
+        finally:
+            screen.close()
+
+
+@contextlib.contextmanager
+def _ending_well(recorder: Recorder, plan: Plan, folder: RunFolder) -> Iterator[None]:
+    """Whatever ends the run inside is recorded."""
+    try:
+        yield
+    except KeyboardInterrupt as error:  # a second Ctrl-C
+        recorder.fail(error)
+        is_over = recorder.step >= plan.total_steps
+        where = "after the last step" if is_over else f"in the midst of step {recorder.step + 1}"
+        raise Interrupted(f"stopped at once, {where}; go on from the last checkpoint with: {go_on(folder)}") from error
+    except BaseException as error:
+        recorder.fail(error)
+        raise
+
+
+def _recorder(
+    facts: RunFacts, screen: Screen, group: Group, images: ImageSet, model: nn.Module
+) -> RunRecorder | QuietRecorder:
+    if group.is_first:
+        return RunRecorder(facts, screen, group, images, sum(p.numel() for p in model.parameters()))
+    return QuietRecorder(facts, screen, group)
+
+
+def _say_and_log(screen: Screen, folder: RunFolder, text: str) -> None:
+    screen.log_to(folder.path / "train.log")
+    screen.say(text)
+
+
+def _notes_on(facts: RunFacts, found: Found, progress: Progress) -> list[str]:
+    """What allowed changes do to the schedule; raises RunFolderError if there is nothing that they could change."""
+    notes = schedule_changes(facts.folder, facts.plan, facts.machine, found.changes, progress.step)
+    if found.content is not None and found.changes:
+        check_has_effect(facts.folder, facts.plan, progress, found.changes)
+    return notes
+
+
+def _outcome(folder: RunFolder, progress: Progress, *, was_finished: bool = False) -> Outcome:
+    top1 = progress.best[0][0] if progress.best else None
+    because = "" if was_finished else progress.stopped_because
+    return Outcome(folder.path, top1, progress.step, was_finished, because)
+
+
+def run_info(facts: RunFacts, progress: Progress, screen: Screen) -> RunInfo:
+    """What loggers and callbacks are told of the run."""
+    plan = facts.plan
+    return RunInfo(
+        name=plan.name,
+        folder=facts.folder.path,
+        recipe=facts.recipe.resolved(),
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        start_step=progress.step,
+        screen=screen,
+        evaluated_step=progress.evaluated_step,
+        report=plan.report,
+        best_top1=progress.best[0][0] if progress.best else None,
+    )
+
+
+def check_is_complete(loop: Loop, stop: StopRequest, start_step: int, folder: RunFolder) -> None:
+    """Raises what was asked for if steps or the last evaluation are left; all is saved.
+
+    Args:
+        loop: as it ended.
+        stop: what may have asked for it.
+        start_step: where this start began.
+        folder: of the run.
+    """
+    plan, progress = loop.plan, loop.progress
+    left = plan.total_steps - progress.step
+    if progress.stopped_because or not (left or loop.is_evaluation_due()):
+        return
+    if stop.signal is None and progress.step == start_step:
+        # Started again by a scheduler, it would get no further, for ever.
+        raise ConvrunError(
+            f"training.stop_after ({duration_text(plan.stop_after_seconds or 0)}) was over before this start "
+            f"had done a step; give it longer: {go_on(folder)} training.stop_after=..."
+        )
+    what = f"{left} to go" if left else "its evaluation to go"
+    raise stop.error(
+        f"stopped after step {progress.step} of {plan.total_steps} ({what}), all saved; go on with: {go_on(folder)}"
+    )
+
+
+def go_on(folder: RunFolder) -> str:
+    """The command that goes on with a run, to paste."""
+    return f"convrun run {shlex.quote(str(folder.path))}"
 
 
 def alone() -> Group:
@@ -130,8 +278,11 @@ def check_counts(plan: Plan, train_set: ImageSet, val_set: ImageSet) -> None:
             )
 
 
-def build_model(plan: Plan) -> nn.Module:
-    """The plan's model with its first weights, on the CPU; they depend on the seed alone."""
-    torch.manual_seed(derived_seed("weights", plan.seed))
-    model: nn.Module = plan.model.create(plan.num_classes)
-    return model
+def load_first_weights(model: nn.Module, plan: Plan, folder: RunFolder, group: Group) -> str:
+    """Loads what `init` names into a new run's model, on the CPU; returns a line about it."""
+    # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
+    is_new = group.from_first(lambda: not checkpoints.steps_in(folder.checkpoints))
+    if not is_new or plan.init is None:
+        return ""
+    with group.one_of_each_node_first():  # it may have to be downloaded
+        return load_initial(model, plan.init, plan.num_classes)

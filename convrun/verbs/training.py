@@ -53,7 +53,7 @@ def run(
         from convrun.distributed.group import Group
         from convrun.distributed.meeting.processes import checked_devices, in_each_process
         from convrun.plan import Machine, make_plan
-        from convrun.training.outcome_text import outcome_text
+        from convrun.training.outcome import outcome_text
 
         count = checked_devices(devices)
 

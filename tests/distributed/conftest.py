@@ -64,15 +64,15 @@ class Ranks:
 
     def _act(self, rank, at):
         """Calls `at[rank, step]` once this rank has done these steps; `at[rank, None]` at its start."""
-        from convrun.training.follower import Follower
-        from convrun.training.session import Session
+        from convrun.training.recording.quiet import QuietRecorder
+        from convrun.training.recording.recorder import RunRecorder
 
         at.get((rank, None), lambda: None)()
-        kind = Follower if rank else Session
+        kind = QuietRecorder if rank else RunRecorder
         advance = kind.advance
 
-        def advance_and_act(session, step):
-            advance(session, step)
+        def advance_and_act(recorder, step):
+            advance(recorder, step)
             at.get((rank, step), lambda: None)()
 
         kind.advance = advance_and_act

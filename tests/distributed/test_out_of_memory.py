@@ -91,17 +91,17 @@ def keep_an_idle_layer():
 
 def starve_before_the_model(*passes):
     """In these passes, counted from the start, memory is out before the model is called."""
-    from convrun.training.trainer import Trainer
+    from convrun.training.step import Step
 
-    augmented, done = Trainer.augmented, []
+    augmented, done = Step.augmented, []
 
-    def greedy(trainer, *arguments):
+    def greedy(step, *arguments):
         done.append(1)
         if len(done) in passes:
             out_of_memory()
-        return augmented(trainer, *arguments)
+        return augmented(step, *arguments)
 
-    Trainer.augmented = greedy
+    Step.augmented = greedy
 
 
 def starve_in(kind, name):
@@ -171,7 +171,7 @@ def test_a_step_that_does_not_fit_in_one_process_begins_anew_in_all(
     assert processes.wait() == [0, 0], processes.said()
     events = [row for row in rows(tmp_path / "run") if row["kind"] == "event"]
     step = 5 + (pass_number - 1) // 2
-    assert [(row["step"], row["forward_splits"]) for row in events] == [(step, parts)]
+    assert [(row["step"], row["forward_parts"]) for row in events] == [(step, parts)]
     ours, theirs = ([row for row in rows(f) if row["kind"] == "train"] for f in (tmp_path / "run", undisturbed))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-5)
@@ -191,7 +191,7 @@ def test_a_run_that_was_cut_up_resumes_bit_for_bit(begin, rows, saved, tmp_path)
     assert goes_on.wait() == [0, 0], goes_on.said()
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
     ours, theirs = saved(tmp_path / "run"), saved(tmp_path / "whole")
-    assert ours["/state/forward_splits"] == 2
+    assert ours["/state/forward_parts"] == 2
     for key, value in theirs.items():
         assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
 
@@ -224,7 +224,7 @@ def test_one_image_that_does_not_fit_ends_all_with_all_saved(begin, saved, tmp_p
 def test_an_evaluation_that_does_not_fit_in_one_process_is_cut_up_in_all(begin, undisturbed, rows, saved, tmp_path):
     processes = begin(tmp_path / "run", *AUTO, at={(1, 3): starve(40, "evaluation")})
     assert processes.wait() == [0, 0], processes.said()
-    assert saved(tmp_path / "run")["/state/evaluation_splits"] == 4
+    assert saved(tmp_path / "run")["/state/evaluation_parts"] == 4
     ours, theirs = ([row for row in rows(f) if row["kind"] == "eval"] for f in (tmp_path / "run", undisturbed))
     assert len(ours) == len(theirs) > 0
     for row, other in zip(ours, theirs, strict=True):
@@ -271,7 +271,7 @@ def test_the_try_before_the_first_step_is_nothing_that_others_wait_in(rank, begi
     starve_first = {(rank, None): lambda: (keep_a_buffer(), starve_before_the_model(1))}
     processes = begin(tmp_path / "run", *AUTO, at={(r, None): keep_a_buffer for r in range(2)} | starve_first)
     assert processes.wait() == [0, 0], processes.said()
-    assert saved(tmp_path / "run")["/state/forward_splits"] == 2
+    assert saved(tmp_path / "run")["/state/forward_parts"] == 2
 
 
 @pytest.mark.parametrize("what", ["zeros", "the new beginning"])

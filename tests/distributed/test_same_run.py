@@ -35,7 +35,7 @@ def assert_same(ours, theirs):
     for key, value in theirs.items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(ours[key], value, rtol=0, atol=TOLERANCE, msg=lambda text, key=key: key + text)
-        elif key == "/window/remembered":
+        elif key == "/figures/remembered":
             for step, other in zip(json.loads(ours[key]), json.loads(value), strict=True):
                 flat = [{**figures, "group_norms": 0} for figures in (step, other)]
                 assert flat[0] == pytest.approx(flat[1], rel=TOLERANCE, abs=TOLERANCE)
@@ -133,6 +133,6 @@ def test_processes_agree_on_parts_that_fit_in_all(greedy_rank, ranks, tiny_file,
     whole = ranks(2, [*arguments, "-o", tmp_path / "whole"])
     assert (codes, whole.wait()) == ([0, 0], [0, 0]), starved.said()
     event, *ours = rows(tmp_path / "starved")
-    assert (event["kind"], event["step"], event["forward_splits"]) == ("event", 1, 4)
+    assert (event["kind"], event["step"], event["forward_parts"]) == ("event", 1, 4)
     theirs = rows(tmp_path / "whole")
     assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-5)

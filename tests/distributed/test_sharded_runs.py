@@ -20,15 +20,15 @@ def shorter(same_run):
 
 def spoil():
     """In this process the images of some steps are NaN on their way into the model."""
-    from convrun.training.trainer import Trainer
+    from convrun.training.step import Step
 
-    augmented = Trainer.augmented
+    augmented = Step.augmented
 
-    def spoilt(trainer, micro_batch, position):
-        images, targets = augmented(trainer, micro_batch, position)
+    def spoilt(step, micro_batch, position):
+        images, targets = augmented(step, micro_batch, position)
         return (images * float("nan") if micro_batch.step + 1 in SPOILT_STEPS else images), targets
 
-    Trainer.augmented = spoilt
+    Step.augmented = spoilt
 
 
 def tensors(saved):
@@ -80,7 +80,7 @@ def test_a_step_that_is_no_number_in_one_process_is_skipped_in_all(skipping, ref
     assert ours["/state/nonfinite_steps"] == theirs["/state/nonfinite_steps"] == len(SPOILT_STEPS)
     assert_close(tensors(ours), tensors(theirs))
     skipped = [
-        [(row["step"], row.get("skipped_steps")) for row in rows(f) if row["kind"] == "train"]
+        [(row["step"], row.get("nonfinite_steps")) for row in rows(f) if row["kind"] == "train"]
         for f in (folder, reference)
     ]
     assert skipped[0] == skipped[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from convrun.contracts.data import DataFacts, DataSettings
 from convrun.contracts.model import ModelSettings
 from convrun.contracts.optimizer import OptimizerSettings
-from convrun.data.order import MicroBatches
+from convrun.data.order import TrainingOrder
 from convrun.errors import DataError, PluginError
 from convrun.plan import Machine, checkpoint_bytes, kept_checkpoints, make_plan, warnings
 from convrun.recipe import load_recipe
@@ -173,7 +173,7 @@ def images_of(plan, step):
     """The images of an update: by micro-batch, over all ranks."""
     found = {}
     for rank in range(plan.processes):
-        for position in MicroBatches(
+        for position in TrainingOrder(
             seed=plan.seed, images=plan.train_images, batch_size=plan.training.batch_size, micro_batch=plan.micro_batch,
             rank=rank, world=plan.processes, start_step=step, end_step=step + 1,
         ):  # fmt: skip

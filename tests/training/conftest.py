@@ -12,14 +12,14 @@ import torch
 
 @dataclasses.dataclass
 class Recorder:
-    """An observer that remembers all it is told."""
+    """A recorder that remembers all it is told."""
 
     rows: list = dataclasses.field(default_factory=list)
     steps: list = dataclasses.field(default_factory=list)
     saved: list = dataclasses.field(default_factory=list)
     said: list = dataclasses.field(default_factory=list)
-    faults: list = dataclasses.field(default_factory=list)
-    trainer: object = None
+    non_finite: list = dataclasses.field(default_factory=list)
+    loop: object = None
 
     def log(self, row):
         self.rows.append(row)
@@ -27,77 +27,50 @@ class Recorder:
     def say(self, text):
         self.said.append(text)
 
-    def note_fault(self, fault):
-        self.faults.append(fault)
+    def note_skipped(self, images):
+        raise AssertionError(f"{images} cannot be read")
+
+    def note_non_finite(self, step):
+        self.non_finite.append(step)
 
     def advance(self, step):
-        trainer = self.trainer
+        state = self.loop.state
         self.steps.append(
             {
                 "step": step,
-                "lr": [group["lr"] for group in trainer.optimizer.param_groups],
-                "weights": {name: p.detach().clone() for name, p in trainer.model.named_parameters()},
-                "ema": {name: t.clone() for name, t in trainer.ema.state_dict().items()} if trainer.ema else None,
-                "training": trainer.model.training,
+                "lr": [group["lr"] for group in state.optimizer.param_groups],
+                "weights": {name: p.detach().clone() for name, p in state.model.named_parameters()},
+                "ema": {name: t.clone() for name, t in state.ema.state_dict().items()} if state.ema else None,
+                "training": state.model.training,
             }
         )
 
-    def save(self, trainer):
-        self.saved.append(trainer.state.step)
+    def save(self, state):
+        self.saved.append(state.progress.step)
 
     def losses(self):
         return [row["loss"] for row in self.rows if row["kind"] == "train"]
 
 
 @pytest.fixture
-def make_trainer(tiny):
-    """Builds a trainer by hand, from the tiny recipe with overrides; its observer is a Recorder."""
-    from convrun.augment.crops import evaluation_transform
-    from convrun.contracts.augmentation import Shape
-    from convrun.data.order import TrainingOrder
-    from convrun.data.pipeline import EvaluationBatches, TrainingBatches
+def make_loop(tiny):
+    """The loop of the tiny recipe with overrides, as a run builds it; its recorder remembers all it is told."""
     from convrun.plan import Machine, make_plan
-    from convrun.training.parameter_groups import parameter_groups
-    from convrun.training.run import build_model, open_data
-    from convrun.training.trainer import Trainer
+    from convrun.training.building import build_loop
+    from convrun.training.model import build_model, placed
+    from convrun.training.run import open_data
 
     torch.set_num_threads(1)
 
-    def make(*overrides, loss=None, **keys):
+    def make(*overrides, loss=None):
         recipe = tiny(*overrides)
         plan = make_plan(recipe, Machine(device="cpu", cores=1))
-        train_set, val_set = open_data(recipe.data)
-        shape = Shape(plan.input_size, plan.num_classes, plan.data.settings.mean, plan.data.settings.std)
-
-        def feed(start):
-            order = TrainingOrder(
-                seed=plan.seed,
-                images=plan.train_images,
-                batch_size=plan.training.batch_size,
-                micro_batch=plan.micro_batch,
-                start_step=start,
-                end_step=plan.total_steps,
-            )
-            augmentations = [choice.create(shape) for choice in plan.image_augmentations]
-            return TrainingBatches(train_set, order, augmentations, input_size=plan.input_size, workers=plan.workers)
-
-        model = build_model(plan)
-        observer = Recorder()
-        transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
-        observer.trainer = Trainer(
-            plan,
-            model,
-            plan.optimizer.create(parameter_groups(model, plan.optimizer.settings.layer_decay)),
-            loss or plan.loss.create(),
-            feed,
-            observer,
-            batch_augmentations=[choice.create(shape) for choice in plan.batch_augmentations],
-            validation=EvaluationBatches(
-                val_set, transform, input_size=plan.input_size, batch_size=plan.evaluation_batch
-            ),
-            **keys,
-        )
-        return observer.trainer
+        recorder = Recorder()
+        model = placed(build_model(plan), plan, torch.device("cpu"))
+        loop = recorder.loop = build_loop(plan, model, open_data(recipe.data), None, recorder)
+        if loss is not None:
+            loop.step.loss = loss
+        return loop
 
     return make
 

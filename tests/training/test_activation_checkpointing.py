@@ -13,21 +13,14 @@ CHECKPOINTING = "distributed.activation_checkpointing=true"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_every_number_is_the_same_bit_for_bit(make_trainer, precision):
-    from convrun.training.placing import placed
-
-    def trained(*overrides):
-        # placed before the optimizer is made, as a run does
-        trainer = make_trainer(f"training.precision={precision}", *overrides)
-        placed(trainer.model, trainer.plan, torch.device("cpu"))
-        trainer.train()
-        return trainer
-
-    plain, checkpointed = trained(), trained(CHECKPOINTING)
-    assert len(plain.observer.losses()) > 3
-    assert checkpointed.observer.losses() == plain.observer.losses()
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(checkpointed.model.state_dict()[name], value), name
+def test_every_number_is_the_same_bit_for_bit(make_loop, precision):
+    plain, checkpointed = (make_loop(f"training.precision={precision}", *more) for more in ((), (CHECKPOINTING,)))
+    plain.run()
+    checkpointed.run()
+    assert len(plain.recorder.losses()) > 3
+    assert checkpointed.recorder.losses() == plain.recorder.losses()
+    for name, value in plain.state.model.state_dict().items():
+        assert torch.equal(checkpointed.state.model.state_dict()[name], value), name
 
 
 def model():

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from convrun.training.buffers import Buffers
+from convrun.training.step import Buffers
 
 
 def test_the_buffers_come_back_as_they_were():

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from convrun.data.pipeline import EvalBatch
-from convrun.training.evaluation import EvaluationStopped, Score, evaluate
+from convrun.distributed.group import Group
+from convrun.distributed.strategy import Strategy
+from convrun.training.evaluation import Evaluation, EvaluationStopped, Score
 from convrun.training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -29,7 +31,8 @@ def inputs(images):
 
 
 def run(model, parts, **keys):
-    return evaluate(model, parts, inputs, Precision("float32", CPU), **keys)
+    strategy = Strategy(model, Group())
+    return Evaluation(parts, inputs, Precision("float32", CPU), strategy, input_size=4).score(model, **keys)
 
 
 @pytest.mark.parametrize("size", [1, 4, 9, 64])
@@ -98,35 +101,40 @@ def test_a_row_has_the_keys_of_the_design():
     assert row == expected | {"images": 8}
 
 
-def test_both_weights_are_evaluated_and_the_training_goes_on_with_its_own(make_trainer):
-    evaluated, plain = make_trainer("evaluation.every_steps=1"), make_trainer("evaluation.every_steps=16")
-    evaluated.train()
-    plain.train()
-    for name, tensor in plain.model.state_dict().items():
-        assert torch.equal(evaluated.model.state_dict()[name], tensor)
-    rows = [row for row in evaluated.observer.rows if row["kind"] == "eval"]
+def test_both_weights_are_evaluated_and_the_training_goes_on_with_its_own(make_loop):
+    evaluated, plain = make_loop("evaluation.every_steps=1"), make_loop("evaluation.every_steps=16")
+    evaluated.run()
+    plain.run()
+    for name, tensor in plain.state.model.state_dict().items():
+        assert torch.equal(evaluated.state.model.state_dict()[name], tensor)
+    rows = [row for row in evaluated.recorder.rows if row["kind"] == "eval"]
     assert [(row["step"], row["weights"]) for row in rows] == [(s, w) for s in range(1, 17) for w in ("model", "ema")]
     assert {row["images"] for row in rows} == {10}
 
 
-def test_a_row_of_the_ema_is_a_direct_evaluation_of_the_averages(make_trainer):
-    trainer = make_trainer()
-    trainer.train()
-    row = next(row for row in trainer.observer.rows[::-1] if row.get("weights") == "ema")
-    trainer.model.load_state_dict(trainer.model.state_dict() | trainer.ema.state_dict())
-    parts = list(trainer.validation)
+def test_a_row_of_the_ema_is_a_direct_evaluation_of_the_averages(make_loop):
+    loop = make_loop()
+    loop.run()
+    row = next(row for row in loop.recorder.rows[::-1] if row.get("weights") == "ema")
+    loop.state.model.load_state_dict(loop.state.model.state_dict() | loop.state.ema.state_dict())
+    parts = list(loop.evaluation.batches)
     images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
     with torch.no_grad():
-        logits = trainer.model.eval()((images / 255 - trainer.mean) / trainer.std)
+        logits = loop.state.model.eval()(loop.step.inputs(images))
     assert row["top1"] == pytest.approx(100 * (logits.argmax(1) == labels).sum().item() / 10)
     assert row["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
 def test_a_batch_with_fewer_images_than_parts_takes_part_in_the_other_passes(model):
-    taken, both = [], (batches(10, 4), inputs, Precision("float32", CPU))
-    whole = evaluate(model, *both, splits=1, take_part=lambda: taken.append(1))
-    parts = evaluate(model, *both, splits=3, take_part=lambda: taken.append(3))
-    assert taken == [3, 3, 3]  # 4, 4 and 2 images in 3 parts are 2 + 2, 2 + 2 and 1 + 1
+    taken = []
+
+    class Waiting(Strategy):
+        def take_part(self, size):
+            taken.append(size)
+
+    evaluation = Evaluation(batches(10, 4), inputs, Precision("float32", CPU), Waiting(model, Group()), input_size=4)
+    whole, parts = (evaluation.score(model, parts=count) for count in (1, 3))
+    assert taken == [4, 4, 4]  # 4, 4 and 2 images in 3 parts are 2 + 2, 2 + 2 and 1 + 1
     assert parts.top1 == whole.top1
 
 

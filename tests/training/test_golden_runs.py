@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,12 @@ from convrun.data.pipeline import MicroBatch
 from convrun.plan import Machine, Plan, make_plan
 from convrun.recipe import load_recipe
 from convrun.recipe.sections import Init
-from convrun.training.parameter_groups import parameter_groups
-from convrun.training.run import build_model
-from convrun.training.trainer import Trainer
+from convrun.training.building import build_loop
+from convrun.training.figures import Gradient
+from convrun.training.loop import Loop
+from convrun.training.model import build_model, placed
+from convrun.training.run import open_data
+from convrun.training.state import RunState
 from convrun.weights.initial import load_initial
 from convrun.weights.layouts import to_convrun
 
@@ -46,7 +48,7 @@ evaluation: null
 """
 
 
-class GoldenFeed:
+class GoldenBatches:
     """The golden run's micro-batches, in its order."""
 
     wait_seconds = 0.0
@@ -54,50 +56,58 @@ class GoldenFeed:
     def __init__(self, images: np.ndarray, targets: np.ndarray, accumulation: int) -> None:
         self.images, self.targets, self.accumulation = images, targets, accumulation
 
-    def of_step(self, step: int) -> Iterator[MicroBatch]:
-        for number in range(self.accumulation):
-            i = step * self.accumulation + number
-            yield MicroBatch(step, number, torch.from_numpy(self.images[i]), torch.from_numpy(self.targets[i]))
+    def of_step(self, step: int) -> list[MicroBatch]:
+        first = step * self.accumulation
+        pairs = zip(self.images[first:], self.targets[first:], range(self.accumulation), strict=False)
+        return [MicroBatch(step, n, torch.from_numpy(images), torch.from_numpy(labels)) for images, labels, n in pairs]
 
-    def __enter__(self) -> GoldenFeed:
+    def __enter__(self) -> GoldenBatches:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
 
-@dataclasses.dataclass
 class Recorder:
-    """An observer that keeps nothing: the trainer below records what is compared."""
+    """A recorder that keeps nothing: the run below notes what is compared."""
 
     def log(self, row: dict[str, Any]) -> None:
+        pass
+
+    def note_skipped(self, images: object) -> None:
         pass
 
     def advance(self, step: int) -> None:
         pass
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, state: RunState) -> None:
         pass
 
 
-class RecordingTrainer(Trainer):
-    """The trainer itself; only notes the loss of each micro-batch and the learning rate of each update."""
+def noting(loop: Loop) -> tuple[list[float], list[float]]:
+    """The loss of each micro-batch and the learning rate of each step, once the loop has run."""
+    losses, rates, accumulate, update = [], [], loop.step.accumulate, loop.step.update
 
-    def accumulate(self, micro_batch: MicroBatch) -> torch.Tensor:
-        share = super().accumulate(micro_batch)
-        self.losses.append(share.item() * self.plan.accumulation)
+    def accumulate_and_note(micro_batch: MicroBatch) -> torch.Tensor:
+        share = accumulate(micro_batch)
+        losses.append(share.item() * loop.plan.accumulation)
         return share
 
-    def set_learning_rate(self, lr: float) -> None:
-        super().set_learning_rate(lr)
-        self.rates.append(max(group["lr"] for group in self.optimizer.param_groups))
+    def update_and_note(gradient: Gradient, lr: float) -> None:
+        update(gradient, lr)
+        rates.append(max(group["lr"] for group in loop.state.optimizer.param_groups))
+
+    loop.step.accumulate, loop.step.update = accumulate_and_note, update_and_note
+    return losses, rates
 
 
 @dataclasses.dataclass
 class Run:
     golden: dict[str, Any]
     plan: Plan
-    trainer: RecordingTrainer
+    state: RunState
+    losses: list[float]
+    rates: list[float]
     first_logits: torch.Tensor
 
 
@@ -121,16 +131,15 @@ def run(request, tmp_path_factory) -> Run:
     assert (plan.steps_per_epoch, plan.accumulation) == (golden["steps_per_epoch"], accumulation)
     model = build_model(plan)
     load_initial(model, Init(from_=str(GOLDEN / f"{request.param}.init.pth")), plan.num_classes)
-    settings = plan.optimizer.settings
-    optimizer = plan.optimizer.create(parameter_groups(model, settings.layer_decay, settings.layer_decay_levels))
-    feed = GoldenFeed(batches["images"], batches["targets"], accumulation)
-    trainer = RecordingTrainer(plan, model, optimizer, plan.loss.create(), lambda step: feed, Recorder())
-    trainer.losses, trainer.rates = [], []
+    images = open_data(plan.data)
+    loop = build_loop(plan, placed(model, plan, torch.device("cpu")), images, None, Recorder())
+    loop.batches = GoldenBatches(batches["images"], batches["targets"], accumulation)
+    losses, rates = noting(loop)
     model.eval()
     with torch.no_grad():
-        first_logits = model(trainer.inputs(torch.from_numpy(batches["images"][0])))
-    trainer.train()
-    return Run(golden, plan, trainer, first_logits)
+        first_logits = model(loop.step.inputs(torch.from_numpy(batches["images"][0])))
+    loop.run()
+    return Run(golden, plan, loop.state, losses, rates, first_logits)
 
 
 def test_logits_of_the_loaded_weights(run):
@@ -139,21 +148,21 @@ def test_logits_of_the_loaded_weights(run):
 
 
 def test_every_loss(run):
-    assert len(run.trainer.losses) == len(run.golden["losses"]) == 40
-    np.testing.assert_allclose(run.trainer.losses, run.golden["losses"], rtol=1e-4)
+    assert len(run.losses) == len(run.golden["losses"]) == 40
+    np.testing.assert_allclose(run.losses, run.golden["losses"], rtol=1e-4)
 
 
 def test_every_learning_rate(run):
-    np.testing.assert_allclose(run.trainer.rates, run.golden["learning_rates"], rtol=1e-4)
+    np.testing.assert_allclose(run.rates, run.golden["learning_rates"], rtol=1e-4)
 
 
 def test_final_weights(run):
-    compare_norms(run.golden["final_weight_norms"], run.trainer.model.state_dict())
+    compare_norms(run.golden["final_weight_norms"], run.state.model.state_dict())
 
 
 def test_final_ema(run):
-    assert run.trainer.ema is not None
-    compare_norms(run.golden["final_ema_norms"], run.trainer.ema.state_dict())
+    assert run.state.ema is not None
+    compare_norms(run.golden["final_ema_norms"], run.state.ema.state_dict())
 
 
 def compare_norms(wanted: dict[str, float], weights: dict[str, torch.Tensor]) -> None:

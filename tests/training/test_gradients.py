@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from convrun.training.gradients import Gradients
+from convrun.distributed.group import Group
+from convrun.distributed.strategy import Strategy
+from convrun.training.step import gradient_norms
 
-CPU = torch.device("cpu")
+ALONE = Strategy(nn.Identity(), Group())
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def groups():
 
 
 def test_norms_are_those_of_the_groups_and_of_all(groups):
-    norms = Gradients(groups, CPU).norms()
+    norms = gradient_norms(groups, ALONE)
     flat = [torch.cat([p.grad.flatten() for p in group["params"]]) for group in groups]
     wanted = [torch.cat(flat).norm(), *(gradient.norm() for gradient in flat)]
     torch.testing.assert_close(norms, torch.stack(wanted))
@@ -30,9 +32,8 @@ def test_the_whole_norm_and_clipping_are_torchs_bit_for_bit(groups):
     clipped = [p.grad.clone() for p in parameters]
     for parameter, gradient in zip(parameters, before, strict=True):
         parameter.grad = gradient
-    gradients = Gradients(groups, CPU)
-    norms = gradients.norms()
-    gradients.clip(norms[0], 0.5)
+    norms = gradient_norms(groups, ALONE)
+    nn.utils.clip_grads_with_norm_(parameters, 0.5, norms[0])
     assert torch.equal(norms[0], wanted)
     assert all(torch.equal(p.grad, gradient) for p, gradient in zip(parameters, clipped, strict=True))
 
@@ -40,13 +41,13 @@ def test_the_whole_norm_and_clipping_are_torchs_bit_for_bit(groups):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_one_number_that_is_none_shows_in_its_group_and_in_the_whole(groups, value):
     groups[1]["params"][0].grad[1, 0, 1] = value
-    assert torch.isfinite(Gradients(groups, CPU).norms()).tolist() == [False, True, False, True]
+    assert torch.isfinite(gradient_norms(groups, ALONE)).tolist() == [False, True, False, True]
 
 
 def test_parameters_without_a_gradient_count_as_zero(groups):
     groups[1]["params"][0].grad = None
-    assert Gradients(groups, CPU).norms()[2] == 0
+    assert gradient_norms(groups, ALONE)[2] == 0
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = None
-    assert Gradients(groups, CPU).norms().tolist() == [0, 0, 0, 0]
+    assert gradient_norms(groups, ALONE).tolist() == [0, 0, 0, 0]

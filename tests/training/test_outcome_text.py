@@ -1,8 +1,7 @@
 from pathlib import Path
 
 from convrun.recipe import load_recipe, shipped_recipes
-from convrun.training.outcome import Outcome
-from convrun.training.outcome_text import outcome_text
+from convrun.training.outcome import Outcome, outcome_text
 
 
 def lines(recipe, **keys):

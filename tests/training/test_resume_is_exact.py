@@ -107,12 +107,10 @@ def test_an_evaluation_that_was_made_up_for_is_on_record_once_after_a_kill(
 
 
 def test_a_signal_in_the_last_moment_of_a_step_is_saved_too(train, saved, tmp_path, monkeypatch):
-    from convrun.training.trainer import Trainer
+    from convrun.training.loop import Loop
 
-    finish = Trainer.finish_step
-    monkeypatch.setattr(
-        Trainer, "finish_step", lambda self, feed: (finish(self, feed), self.state.step == 7 and terminate())
-    )
+    finish = Loop.finish_step
+    monkeypatch.setattr(Loop, "finish_step", lambda self: (finish(self), self.progress.step == 7 and terminate()))
     with pytest.raises(Preempted, match=r"after step 7 .*all saved"):
         train()
     assert saved(tmp_path / "run")["/state/step"] == 7
@@ -124,7 +122,7 @@ def test_fp16_resumes_with_its_loss_scaler(step, train, train_in, rows, saved, t
     scaler = functools.partial(torch.amp.GradScaler, growth_interval=2, init_scale=2.0**20)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
     train_in(tmp_path / "reference", "training.precision=fp16")
-    assert saved(tmp_path / "reference")["/state/skipped_steps"] > 1
+    assert saved(tmp_path / "reference")["/state/overflow_steps"] > 1
     with pytest.raises(Preempted):
         train("training.precision=fp16", at={step: terminate})
     train("training.precision=fp16")
@@ -156,7 +154,7 @@ def test_killing_at_random_moments_changes_nothing(
     arguments += ["--device", "cpu"]
     for lines in (1, 3, 5, 8):  # of 14
         with pytest.MonkeyPatch.context() as patch:  # inherited by the fork: it waits for a kill that comes late
-            patch.setattr("convrun.training.session.export_weights", lambda *_: time.sleep(3600))
+            patch.setattr("convrun.training.recording.recorder.export_weights", lambda *_: time.sleep(3600))
             process = forked(*arguments)
         wait_until(lambda n=lines: metrics.is_file() and metrics.read_bytes().count(b"\n") >= n)
         time.sleep(draws.uniform(0, 0.03))

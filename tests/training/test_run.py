@@ -14,7 +14,7 @@ from convrun.errors import CheckpointError, DataError, Interrupted, Preempted, R
 from convrun.recipe import load_recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder.claim import is_lock_file
-from convrun.training.trainer import Trainer
+from convrun.training.loop import Loop
 from tests.sealing import save_sealed
 
 TENSORBOARD = "logging.to=[console, jsonl, tensorboard, csv]"
@@ -171,8 +171,8 @@ def test_stopped_at_once_it_says_where_it_goes_on(train, tmp_path):
     assert checkpoints.steps_in(tmp_path / "run" / "checkpoints")[-1] < 6
 
 
-def test_status_is_failed_when_the_trainer_cannot_be_built(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "__init__", fail(RuntimeError("out of memory")))
+def test_status_is_failed_when_the_loop_cannot_be_built(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "__init__", fail(RuntimeError("out of memory")))
     with pytest.raises(RuntimeError, match="out of memory"):
         train()
     assert status(tmp_path / "run")["state"] == "failed"
@@ -189,7 +189,7 @@ def test_status_is_failed_when_the_log_cannot_be_opened(train, tmp_path):
 
 def test_weights_that_could_not_be_written_are_made_up_for(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("convrun.training.session.export_weights", fail(RunFolderError("no space left")))
+        patch.setattr("convrun.training.recording.recorder.export_weights", fail(RunFolderError("no space left")))
         with pytest.raises(RunFolderError, match="no space left"):
             train()
     assert status(tmp_path / "run")["state"] == "failed"
@@ -265,10 +265,10 @@ def test_a_checkpoint_without_all_its_state_is_refused(train, tmp_path):
 def test_stopping_before_the_first_step_is_no_loss(train, saved, tmp_path, monkeypatch):
     import signal
 
-    from convrun.training import session as module
+    from convrun.training import run as module
 
-    make = module.Session.trainer
-    monkeypatch.setattr(module.Session, "trainer", lambda *a: (signal.raise_signal(signal.SIGTERM), make(*a))[1])
+    make = module.build_loop
+    monkeypatch.setattr(module, "build_loop", lambda *a: (signal.raise_signal(signal.SIGTERM), make(*a))[1])
     with pytest.raises(Preempted, match="stopped after step 0 of 16"):
         train()
     monkeypatch.undo()

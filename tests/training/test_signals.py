@@ -213,8 +213,8 @@ def test_two_ctrl_c_in_a_long_step_end_it_at_once_and_leave_the_checkpoint(
     forked_with_gate, forked, ctrl_c_twice, tmp_path, wait_until
 ):
     folder = tmp_path / "run"
-    sixth = lambda _trainer, batch: batch.step == 5  # noqa: E731  (from 0)
-    process = forked_with_gate("convrun.training.trainer.Trainer.accumulate", *LONG, when=sixth)
+    sixth = lambda _step, batch: batch.step == 5  # noqa: E731  (from 0)
+    process = forked_with_gate("convrun.training.step.Step.accumulate", *LONG, when=sixth)
     wait_until(lambda: json.loads((folder / "status.json").read_text()).get("saved_step") == 4)  # in the background
     ctrl_c_twice(process)
     assert process.wait() == 130

@@ -15,8 +15,8 @@ from convrun import checkpoints
 from convrun.errors import CheckpointError, ModelError
 from convrun.plan import Machine, make_plan
 from convrun.training.ema import Ema
+from convrun.training.loop import Loop
 from convrun.training.run import build_model
-from convrun.training.trainer import Trainer
 from convrun.validation.report import validated
 from convrun.weights.layouts import renamed
 from convrun.weights.tables import TABLES
@@ -36,14 +36,14 @@ def line_of(folder):
 def first_weights(monkeypatch):
     """The weights and the EMA a trainer begins with."""
     seen = {}
-    train = Trainer.train
+    train = Loop.run
 
     def noting(self):
-        seen["model"] = {key: tensor.clone() for key, tensor in self.model.state_dict().items()}
-        seen["ema"] = {key: tensor.clone() for key, tensor in self.ema.state_dict().items()}
+        seen["model"] = {key: tensor.clone() for key, tensor in self.state.model.state_dict().items()}
+        seen["ema"] = {key: tensor.clone() for key, tensor in self.state.ema.state_dict().items()}
         return train(self)
 
-    monkeypatch.setattr(Trainer, "train", noting)
+    monkeypatch.setattr(Loop, "run", noting)
     return seen
 
 

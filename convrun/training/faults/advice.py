@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from convrun import checkpoints
 from convrun.errors import DeviceMemoryError, Diverged
 from convrun.plan import Plan
-from convrun.training.recording.checkpointer import Checkpointer
+from convrun.training.recording.contract import Recorder
 
 
 def after_divergence(error: Diverged, plan: Plan, folder: Path, record: str) -> Diverged:
     """The error with where the step is recorded, the last good checkpoint, and what to try from there.
 
     Args:
-        error: as the trainer raised it.
+        error: as the loop raised it.
         plan: of the run.
         folder: of the run, where every checkpoint begun is finished.
         record: where the step is recorded, in words; empty if it is not.
@@ -41,7 +41,7 @@ def after_out_of_memory(error: DeviceMemoryError, folder: Path, is_all_saved: bo
     """The error with the command that goes on, where one is known to help.
 
     Args:
-        error: as the trainer raised it.
+        error: as the loop raised it.
         folder: of the run, where every checkpoint begun is finished.
         is_all_saved: whether the last one could be written.
     """
@@ -60,7 +60,7 @@ def after_out_of_memory(error: DeviceMemoryError, folder: Path, is_all_saved: bo
 
 def _where_from(folder: Path, steps: list[int]) -> str:
     if not steps:
-        return "nothing was saved before; begin anew, for example"
+        return "nothing was saved before; start again, for example"
     return f"the last good checkpoint is {checkpoints.path_of(folder / 'checkpoints', steps[-1])}; go on from it"
 
 
@@ -70,16 +70,13 @@ def _command(folder: Path, key: str, value: str, is_resumed: bool) -> str:
 
 
 @contextlib.contextmanager
-def advising(checkpointer: Checkpointer, plan: Plan, folder: Path, record: Callable[[], str]) -> Iterator[None]:
-    """An end inside that asks for a decision tells what there is to go on from, and how.
-
-    `record` says where the step whose numbers were none is recorded.
-    """
+def advising(recorder: Recorder, plan: Plan, folder: Path) -> Iterator[None]:
+    """An end inside that asks for a decision tells what there is to go on from, and how."""
     try:
         yield
     except Diverged as error:
-        checkpointer.wait()
-        raise after_divergence(error, plan, folder, record()) from error
+        recorder.wait_for_checkpoints()
+        raise after_divergence(error, plan, folder, recorder.dump) from error
     except DeviceMemoryError as error:
-        checkpointer.wait()
-        raise after_out_of_memory(error, folder, not checkpointer.is_to_try_again()) from error
+        recorder.wait_for_checkpoints()
+        raise after_out_of_memory(error, folder, recorder.is_all_saved()) from error

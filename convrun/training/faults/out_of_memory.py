@@ -39,16 +39,16 @@ def fits(attempt: Callable[[], object]) -> bool:
     return False
 
 
-def more_splits(images: int, splits: int) -> int | None:
+def more_parts(images: int, parts: int) -> int | None:
     """The next number of equal parts to cut a batch into, at least twice as many; None if a part is one image."""
-    return next((d for d in divisors(images) if d >= 2 * splits), images if splits < images else None)
+    return next((d for d in divisors(images) if d >= 2 * parts), images if parts < images else None)
 
 
 def largest_that_fits(images: int, does_fit: Callable[[int], bool], least: int = 1) -> int | None:
     """How many images fit, found out by trying: the parts of a batch that does not fit whole, each half the last."""
-    splits = more_splits(images, 1)
-    while splits is not None and images // splits >= least:
-        if does_fit(images // splits):
-            return images // splits
-        splits = more_splits(images, splits)
+    parts = more_parts(images, 1)
+    while parts is not None and images // parts >= least:
+        if does_fit(images // parts):
+            return images // parts
+        parts = more_parts(images, parts)
     return None

@@ -11,10 +11,9 @@ from typing import Any
 
 from convrun import checkpoints
 from convrun.errors import RunFolderError
-from convrun.plan import Plan
-from convrun.recipe import Recipe
-from convrun.run_folder import RunFolder, is_disk_full, sync_folder, system_error
-from convrun.training.trainer import Trainer
+from convrun.files.writing import is_disk_full, sync_folder, system_error
+from convrun.training.recording.contract import RunFacts
+from convrun.training.state import RunState
 
 
 class Checkpointer:
@@ -24,10 +23,7 @@ class Checkpointer:
     wait in memory and are written before the next: no later one could take their place.
 
     Args:
-        recipe: goes into every checkpoint.
-        plan: says which checkpoints stay.
-        folder: where they lie.
-        data: what a checkpoint remembers of the data.
+        facts: what the run is: its recipe and data go into every checkpoint, its plan says which stay.
         flush: hands the rows logged so far to the kernel, or raises RunFolderError. They are on the disk before a
             checkpoint gets its name.
         say: shows a line to the user.
@@ -37,16 +33,8 @@ class Checkpointer:
             next was due.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        plan: Plan,
-        folder: RunFolder,
-        data: dict[str, Any],
-        flush: Callable[[], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self.recipe, self.plan, self.folder, self.data, self.flush, self.say = recipe, plan, folder, data, flush, say
+    def __init__(self, facts: RunFacts, flush: Callable[[], None], say: Callable[[str], None]) -> None:
+        self.facts, self.plan, self.folder, self.flush, self.say = facts, facts.plan, facts.folder, flush, say
         self.waited_seconds = 0.0
         self._writer = checkpoints.BackgroundWriter()
         self._in_flight = 0  # the step that is being written
@@ -57,11 +45,11 @@ class Checkpointer:
         self._began = self._since = time.perf_counter()
         self._told_seconds = 0.0
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, state: RunState) -> None:
         """Begins to write a checkpoint; returns when the state may change again."""
         with self._timed():
             self._settle()
-            self._begin(trainer)
+            self._begin(state)
 
     def poll(self) -> None:
         """Says what became of the checkpoint in flight, if it is done; costs next to nothing."""
@@ -79,7 +67,7 @@ class Checkpointer:
             self._settle(is_last=True)
         return self._failure is not None
 
-    def finish(self, trainer: Trainer) -> None:
+    def finish(self, state: RunState) -> None:
         """Waits; a state that is not saved yet is tried once more.
 
         Raises:
@@ -88,13 +76,13 @@ class Checkpointer:
         with self._timed():
             self._settle(is_last=True)
             if self._failure is not None:
-                self._begin(trainer, is_last=True)
+                self._begin(state, is_last=True)
                 self._settle(is_last=True)
         if self._failure is not None:
             cure = "Free space on that disk" if is_disk_full(self._failure) else "Look at that disk and folder"
             go_on = "go on from there" if checkpoints.steps_in(self.folder.checkpoints) else "start again"
             raise RunFolderError(
-                f"the state after step {trainer.state.step} cannot be saved: {self._failure}; {self._what_stays()}. "
+                f"the state after step {state.progress.step} cannot be saved: {self._failure}; {self._what_stays()}. "
                 f"{cure}, then {go_on} with: convrun run {shlex.quote(str(self.folder.path))}"
             ) from self._failure
 
@@ -110,11 +98,11 @@ class Checkpointer:
         share = self.waited_seconds / max(time.perf_counter() - self._began, 1e-9)
         return f"training waited {self.waited_seconds:.1f} s for checkpoints, {share:.1%} of its time"
 
-    def _begin(self, trainer: Trainer, is_last: bool = False) -> None:
-        self._in_flight = step = trainer.state.step
+    def _begin(self, state: RunState, is_last: bool = False) -> None:
+        self._in_flight = step = state.progress.step
         # First: of a sharded model all processes send their shares, whatever rank 0's disk says.
-        content = self._copy(trainer)
-        best = [step for _, step in trainer.state.best[: self.plan.checkpoints.keep.best]]
+        content = self._copy(state)
+        best = [step for _, step in state.progress.best[: self.plan.checkpoints.keep.best]]
         self._waiting = {number: state for number, state in self._waiting.items() if number in best}
         try:
             self.folder.check_held()
@@ -126,15 +114,15 @@ class Checkpointer:
             return
         self._writer.start(partial(self._write, step, content, best))
 
-    def _copy(self, trainer: Trainer) -> dict[str, Any]:
+    def _copy(self, state: RunState) -> dict[str, Any]:
         content = {
-            **trainer.state_dict(),
-            "samples_seen": trainer.state.step * self.plan.training.batch_size,
-            "recipe": self.recipe.resolved(),
+            **state.state_dict(),
+            "samples_seen": state.progress.step * self.plan.training.batch_size,
+            "recipe": self.facts.recipe.resolved(),
             "recipe_hash": self.plan.recipe_hash,
-            "data": self.data,
+            "data": self.facts.data,
         }
-        return checkpoints.copied(content) if trainer.replicas.is_whole else content
+        return checkpoints.copied(content) if state.is_whole else content
 
     def _write(self, step: int, content: dict[str, Any], best: list[int]) -> None:
         """In the writing thread."""

@@ -12,42 +12,42 @@ from convrun.data.order import TrainingOrder
 from convrun.errors import RunFolderError
 from convrun.plan import Plan
 from convrun.run_folder import RunFolder, explained
-from convrun.training.faults.non_finite import Fault
+from convrun.training.recording.contract import NonFiniteStep
 
 
-def write_dump(folder: RunFolder, fault: Fault, plan: Plan, images: ImageSet) -> str:
-    """Writes it, whole or not at all; returns where it is, in words, or why it is not: that must not hide the fault."""
-    path = Path("debug") / f"step-{fault.step}.json"
+def write_dump(folder: RunFolder, step: NonFiniteStep, plan: Plan, images: ImageSet) -> str:
+    """Writes it, whole or not at all; returns where it is, in words, or why it is not: that must not hide the step."""
+    path = Path("debug") / f"step-{step.step}.json"
     try:
         with explained(f"{folder.path / 'debug'}", "free space on that disk"):
             (folder.path / "debug").mkdir(exist_ok=True)
-        folder.write_json(str(path), plain(record(fault, plan, images)))
+        folder.write_json(str(path), plain(record(step, plan, images)))
     except RunFolderError as error:
         return f"what is known of the step could not be recorded: {error}"
     return f"what is known of the step is in {folder.path / path}"
 
 
-def record(fault: Fault, plan: Plan, images: ImageSet) -> dict[str, Any]:
+def record(step: NonFiniteStep, plan: Plan, images: ImageSet) -> dict[str, Any]:
     """The step's figures, by parameter group, its samples by micro-batch, and the figures of the steps before."""
-    figures = fault.figures
+    figures = step.figures
     groups = [
         {**group, "lr": figures.lr * group["lr_scale"], "grad_norm": norm}
-        for group, norm in zip(fault.groups, figures.group_norms, strict=True)
+        for group, norm in zip(step.groups, figures.group_norms, strict=True)
     ]
     return {
         "step": figures.step,
         "epoch": (figures.step - 1) // plan.steps_per_epoch,
-        "what": fault.what,
-        "is_skipped": fault.is_skipped,
+        "what": step.what,
+        "is_skipped": step.is_skipped,
         "loss": figures.loss,
         "lr": figures.lr,
         "grad_norm": figures.grad_norm,
         "loss_scale": figures.loss_scale,
-        "scaler": fault.scaler,
+        "scaler": step.scaler,
         "parameter_groups": groups,
         "seed": plan.seed,
         "micro_batches": _micro_batches(figures.step, plan, images),
-        "steps_before": [dataclasses.asdict(other) for other in fault.before],
+        "steps_before": [dataclasses.asdict(other) for other in step.before],
     }
 
 

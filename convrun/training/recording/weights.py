@@ -11,22 +11,22 @@ from safetensors.torch import save
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError
-from convrun.run_folder import RunFolder, explained, write_whole
-from convrun.training.trainer import Trainer
-from convrun.training.trainer_state import weights_of
+from convrun.run_folder import explained, write_whole
+from convrun.training.recording.contract import RunFacts
+from convrun.training.state import RunState
 
 
-def export_weights(folder: RunFolder, trainer: Trainer, say: Callable[[str], None] = lambda text: None) -> list[Path]:
+def export_weights(facts: RunFacts, state: RunState, say: Callable[[str], None] = lambda text: None) -> list[Path]:
     """Writes `last`, `best` and, with an EMA, `last_ema` and `best_ema`; returns the files.
 
     `best` comes from the checkpoint of the best evaluation. Where that was not kept, is gone or damaged, there is no
     `best`, also none of an earlier export, and `say` is told why.
     """
-    last = weights_of(trainer)
+    folder, last = facts.folder, state.weights()
     files = {"last": last["model"]}
     if last["ema"] is not None:
         files["last_ema"] = last["model"] | last["ema"]
-    saved = _best(folder, trainer, say)
+    saved = _best(facts, state, say)
     if saved is not None:
         files["best"] = saved["model"]
         if saved["ema"] is not None:
@@ -42,13 +42,13 @@ def export_weights(folder: RunFolder, trainer: Trainer, say: Callable[[str], Non
         return written
 
 
-def _best(folder: RunFolder, trainer: Trainer, say: Callable[[str], None]) -> dict[str, Any] | None:
+def _best(facts: RunFacts, state: RunState, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The checkpoint of the best evaluation; None if none was to be kept, or it cannot be read, which is said."""
-    if not trainer.state.best:
+    if not state.progress.best:
         return None
-    value, step = trainer.state.best[0]
-    path = checkpoints.path_of(folder.checkpoints, step)
-    if not trainer.plan.checkpoints.keep.best and not path.exists():
+    value, step = state.progress.best[0]
+    path = checkpoints.path_of(facts.folder.checkpoints, step)
+    if not facts.plan.checkpoints.keep.best and not path.exists():
         return None
     try:
         return checkpoints.load(path)

@@ -12,21 +12,23 @@ from torch import nn
 
 from convrun import checkpoints
 from convrun.contracts.data import ImageSet
+from convrun.distributed.group import Group
 from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError
 from convrun.plan import Plan
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder import RunFolder
 from convrun.run_folder.environment import allowed_before
+from convrun.training.recording.contract import RunFacts
 from convrun.training.resuming.changes import FREE, check_same_data, check_unchanged, drop_what_changed
-from convrun.training.state import RunState
+from convrun.training.state import Progress
 
 Resume = Literal["auto", "never", "must"]
 Changes = list[tuple[str, Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedState:
+class Found:
     """What a start finds of the run.
 
     Attributes:
@@ -39,34 +41,64 @@ class SavedState:
     path: Path
     changes: Changes = dataclasses.field(default_factory=list)
 
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        progress = Progress()
+        if self.content is not None:
+            progress.load_state_dict(self.content["state"] | {"callbacks": []})
+        return progress
 
-def saved_state(
-    folder: RunFolder,
-    recipe: Recipe,
-    data: dict[str, Any],
-    model: nn.Module,
-    resume: Resume,
-    allow_changes: Sequence[str],
-    say: Callable[[str], None],
-) -> SavedState:
+
+def find_for_all(group: Group, find: Callable[[], Found]) -> Found:
+    """What rank 0 finds, checks and may have to put aside, on every rank.
+
+    The run folder is on a disk that all nodes see, so the others read the file: sending it round would hold another
+    copy of weights, averages and moments in every rank's memory.
+    """
+    if group.size == 1:
+        return find()
+    found = find() if group.is_first else None
+    told = group.from_first(lambda: (found.path, found.changes, found.content is None) if found else None)
+    if found is not None:
+        return found
+    assert told is not None
+    path, changes, is_new = told
+    content = None if is_new else checkpoints.load(path)
+    if content is not None and changes:
+        drop_what_changed(content, [key for key, _, _ in changes])
+    return Found(content, path, changes)
+
+
+def find(
+    facts: RunFacts, model: nn.Module, resume: Resume, allow_changes: Sequence[str], say: Callable[[str], None]
+) -> Found:
     """What the run goes on from, checked against the recipe, the data and the model.
+
+    Args:
+        facts: what the run is now.
+        model: whose names and shapes a checkpoint must have.
+        resume: whether there may, or must, be something to go on from.
+        allow_changes: recipe keys that may differ from those the run began with.
+        say: shows a line to the user.
 
     Raises:
         RunFolderError: `resume` forbids it, or the recipe has changed.
         CheckpointError: nothing is left of what was saved, or it does not fit.
     """
+    folder = facts.folder
     if not has_saved(folder):
         if resume == "must":
             raise RunFolderError(f"--resume must: {folder.path} holds no checkpoint to go on from")
-        return SavedState(None, folder.path)
+        return Found(None, folder.path)
     if resume == "never":
         raise RunFolderError(f"--resume never: {folder.path} holds a run already; choose another folder with --output")
-    changes = check_unchanged(folder, recipe, allow_changes)
+    changes = check_unchanged(folder, facts.recipe, allow_changes)
     content, path = newest_good(folder, say)
-    check_fits(content, path, folder, recipe, data, model, changes)
+    check_fits(content, path, facts, model, changes)
     if changes:
         drop_what_changed(content, [key for key, _, _ in changes])
-    return SavedState(content, path, changes)
+    return Found(content, path, changes)
 
 
 def has_saved(folder: RunFolder) -> bool:
@@ -118,24 +150,16 @@ def _point_latest(path: Path) -> None:
         raise RunFolderError(f"{path.parent / 'latest'} cannot be written: {error.strerror or error}") from error
 
 
-def check_fits(
-    content: dict[str, Any],
-    path: Path,
-    folder: RunFolder,
-    recipe: Recipe,
-    data: dict[str, Any],
-    model: nn.Module,
-    changes: Changes,
-) -> None:
+def check_fits(content: dict[str, Any], path: Path, facts: RunFacts, model: nn.Module, changes: Changes) -> None:
     """Raises CheckpointError if a checkpoint belongs to another recipe, model or data set."""
-    if missing := RunState.missing_in(content["state"]):
+    if missing := Progress.missing_in(content["state"]):
         raise CheckpointError(f"{path} does not fit the recipe: its state has no {missing[0]}; remove it")
     checkpoints.check_same_tensors(path, content["model"], model.state_dict())
     if checkpoints.path_of(path.parent, content["state"]["step"]) != path:
         raise CheckpointError(f"{path} holds the state after step {content['state']['step']}; give it its name back")
     if not any(key.split(".")[0] == "data" for key, _, _ in changes):
-        check_same_data(path, content["data"], data)
-    check_same_recipe(content.get("recipe"), path, folder, recipe, [key for key, _, _ in changes])
+        check_same_data(path, content["data"], facts.data)
+    check_same_recipe(content.get("recipe"), path, facts.folder, facts.recipe, [key for key, _, _ in changes])
 
 
 def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -> None:
@@ -157,20 +181,20 @@ def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe
         )
 
 
-def is_finished(folder: RunFolder, plan: Plan, state: dict[str, Any]) -> bool:
+def is_finished(folder: RunFolder, plan: Plan, progress: Progress) -> bool:
     """Whether nothing is left to do: no step, and neither an evaluation nor the weights' export."""
-    is_over = bool(state["stopped_because"]) or state["step"] >= plan.total_steps
+    is_over = bool(progress.stopped_because) or progress.step >= plan.total_steps
     return is_over and (folder.read_json("status.json") or {}).get("state") == "finished"
 
 
-def check_has_effect(folder: RunFolder, plan: Plan, state: dict[str, Any], changes: Changes) -> None:
+def check_has_effect(folder: RunFolder, plan: Plan, progress: Progress, changes: Changes) -> None:
     """Raises RunFolderError if a run has nothing left to train or to evaluate, and a change does not make it longer.
 
     Its recipe.yaml would then tell of another training than the one that its weights come from.
     """
     is_as_long = (folder.read_json("status.json") or {}).get("total_steps") == plan.total_steps
-    is_evaluation_due = plan.is_evaluated_after(state["step"]) and state["evaluated_step"] < state["step"]
-    if state["step"] < plan.total_steps or is_evaluation_due or not is_as_long:
+    is_evaluation_due = plan.is_evaluated_after(progress.step) and progress.evaluated_step < progress.step
+    if progress.step < plan.total_steps or is_evaluation_due or not is_as_long:
         return
     keys = ", ".join(key for key, _, _ in changes)
     weights = shlex.quote(str(folder.checkpoints / "latest"))

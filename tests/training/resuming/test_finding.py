@@ -119,7 +119,7 @@ def test_one_that_cannot_be_read_is_left_where_it_is(number, stopped, train, mon
         (lambda path: path.mkdir(), "is a folder, not a checkpoint"),
         (os.mkfifo, "is a named pipe, not a checkpoint"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file or directory"),
-        (lambda path: save_sealed({"format": 2}, path), "has format 2, and this convrun reads format 1"),
+        (lambda path: save_sealed({"format": 1}, path), "has format 1, and this convrun goes on from format 2"),
         (lambda path: save_sealed({"state_dict": {}}, path), "is no checkpoint of a convrun run"),
     ],
 )

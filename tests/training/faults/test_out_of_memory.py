@@ -1,4 +1,4 @@
-"""Out of memory: the step begins anew with smaller parts and the same draws, or the message says what fits."""
+"""Out of memory: the step is retried in smaller parts and the same draws, or the message says what fits."""
 
 import errno
 import functools
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convrun.errors import DeviceMemoryError, Preempted
-from convrun.training.faults.out_of_memory import fits, is_out_of_memory, largest_that_fits, more_splits
+from convrun.training.faults.out_of_memory import fits, is_out_of_memory, largest_that_fits, more_parts
 
 AUTO = ("training.micro_batch=auto", "evaluation.batch_size=auto")
 MODEL = "model={name: greedy, drop: 0.3}"
@@ -69,9 +69,9 @@ def assert_close(ours, theirs):
 
 
 def test_the_numbers_of_parts_divide_the_batch():
-    assert [more_splits(12, n) for n in (1, 2, 4, 6, 12)] == [2, 4, 12, 12, None]
-    assert [more_splits(7, n) for n in (1, 7)] == [7, None]
-    assert more_splits(1, 1) is None
+    assert [more_parts(12, n) for n in (1, 2, 4, 6, 12)] == [2, 4, 12, 12, None]
+    assert [more_parts(7, n) for n in (1, 7)] == [7, None]
+    assert more_parts(1, 1) is None
 
 
 def test_the_largest_part_that_fits_is_found_by_trying():
@@ -145,16 +145,16 @@ def test_without_draws_in_the_model_nothing_changes_but_the_order_of_summation(
     assert_close(without_events(rows(tmp_path / "run")), rows(tmp_path / "reference"))
 
 
-def test_a_run_cut_up_on_the_way_is_one_that_was_so_from_the_start(make_trainer, greedy):
+def test_a_run_cut_up_on_the_way_is_one_that_was_so_from_the_start(make_loop, greedy):
     keys = (MODEL, "optimizer.layer_decay=1", *AUTO)
-    begun, cut = make_trainer(*keys), make_trainer(*keys)
-    begun.state.forward_splits = 4
-    begun.train()
+    begun, cut = make_loop(*keys), make_loop(*keys)
+    begun.progress.forward_parts = 4
+    begun.run()
     greedy.most = 2
-    cut.train()
-    assert cut.state.forward_splits == 4
-    for name, tensor in begun.model.state_dict().items():
-        assert torch.equal(cut.model.state_dict()[name], tensor), name
+    cut.run()
+    assert cut.progress.forward_parts == 4
+    for name, tensor in begun.state.model.state_dict().items():
+        assert torch.equal(cut.state.model.state_dict()[name], tensor), name
 
 
 def test_the_record_says_so_once(greedy_run, rows, greedy, tmp_path):
@@ -164,12 +164,12 @@ def test_the_record_says_so_once(greedy_run, rows, greedy, tmp_path):
     greedy_run(tmp_path / "run", "logging.to=[jsonl, csv, tensorboard, console]", at={5: shrink})
     events = [row for row in rows(tmp_path / "run") if row["kind"] == "event"]
     assert events == [
-        {"kind": "event", "event": "out_of_memory", "step": 6, "epoch": 0.625, "forward_splits": 2},
+        {"kind": "event", "event": "out_of_memory", "step": 6, "epoch": 0.625, "forward_parts": 2},
     ]
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("step 6 ran out of memory and begins anew; from here on each micro-batch goes through the model "
+    assert log.count("step 6 ran out of memory and is retried; from here on each micro-batch goes through the model "
                      "in 2 parts") == 1  # fmt: skip
-    assert (tmp_path / "run" / "event.csv").read_text() == "event,step,epoch,forward_splits\nout_of_memory,6,0.625,2\n"
+    assert (tmp_path / "run" / "event.csv").read_text() == "event,step,epoch,forward_parts\nout_of_memory,6,0.625,2\n"
 
 
 @pytest.mark.parametrize("step", [5, 6, 9])
@@ -186,7 +186,7 @@ def test_a_run_that_was_cut_up_resumes_bit_for_bit(step, greedy_run, rows, saved
     greedy_run(tmp_path / "run", logs)
     assert rows(tmp_path / "run") == rows(tmp_path / "reference")
     ours, theirs = saved(tmp_path / "run"), saved(tmp_path / "reference")
-    assert ours["/state/forward_splits"] == 2
+    assert ours["/state/forward_parts"] == 2
     for key in theirs:
         same = torch.equal if isinstance(theirs[key], torch.Tensor) else lambda a, b: a == b
         assert same(ours[key], theirs[key]), key
@@ -218,9 +218,9 @@ def test_an_evaluation_is_cut_up_and_no_number_changes(greedy_run, rows, saved, 
     greedy.most_in_evaluation = 3
     greedy_run(tmp_path / "run")
     assert_close(rows(tmp_path / "run"), rows(tmp_path / "reference"))
-    assert saved(tmp_path / "run")["/state/evaluation_splits"] == 4
+    assert saved(tmp_path / "run")["/state/evaluation_parts"] == 4
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("out of memory in the evaluation: it begins anew") == 2  # 2 parts, then 4; never again
+    assert log.count("out of memory in the evaluation: it is retried") == 2  # 2 parts, then 4; never again
 
 
 def test_one_image_that_does_not_fit_ends_the_run_with_all_saved(greedy_run, saved, greedy, tmp_path):
@@ -276,25 +276,25 @@ def test_what_the_full_disk_did_not_take_is_not_called_saved(train_in, greedy, m
     assert "all is saved" not in str(e.value)
 
 
-def test_finding_out_what_fits_changes_nothing(make_trainer, greedy):
-    trainer = make_trainer(MODEL, "optimizer.layer_decay=1", "training.micro_batch=8")
-    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+def test_finding_out_what_fits_changes_nothing(make_loop, greedy):
+    loop = make_loop(MODEL, "optimizer.layer_decay=1", "training.micro_batch=8")
+    before = {name: tensor.clone() for name, tensor in loop.state.model.state_dict().items()}
     greedy.most = 2
     with pytest.raises(DeviceMemoryError, match=r"training.micro_batch=2 does"):
-        trainer.train()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
-    assert all(p.grad is None for p in trainer.model.parameters())
-    assert trainer.window.loss.item() == 0
-    assert trainer.observer.saved == [0]
+        loop.run()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loop.state.model.state_dict().items())
+    assert all(p.grad is None for p in loop.state.model.parameters())
+    assert loop.state.figures.steps == 0
+    assert loop.recorder.saved == [0]
 
 
-def test_a_part_of_one_image_is_not_named_where_images_are_mixed(make_trainer, greedy):
+def test_a_part_of_one_image_is_not_named_where_images_are_mixed(make_loop, greedy):
     greedy.most = 1
     keys = (MODEL, "optimizer.layer_decay=1", "training.micro_batch=8")
     with pytest.raises(DeviceMemoryError, match=r"and neither does any part of one"):
-        make_trainer(*keys).train()
+        make_loop(*keys).run()
     with pytest.raises(DeviceMemoryError, match=r"training.micro_batch=1 does"):
-        make_trainer(*keys, "augmentations=[]").train()
+        make_loop(*keys, "augmentations=[]").run()
 
 
 def test_a_fixed_evaluation_batch_is_told_so_and_the_state_is_saved(convrun, train_in, saved, greedy, tmp_path):
@@ -308,16 +308,16 @@ def test_a_fixed_evaluation_batch_is_told_so_and_the_state_is_saved(convrun, tra
     assert code == 0, errors
 
 
-def test_an_update_that_does_not_fit_saves_nothing(make_trainer, greedy, monkeypatch):
-    trainer = make_trainer(MODEL, "optimizer.layer_decay=1", *AUTO)
-    step = trainer.optimizer.step
+def test_an_update_that_does_not_fit_saves_nothing(make_loop, greedy, monkeypatch):
+    loop = make_loop(MODEL, "optimizer.layer_decay=1", *AUTO)
+    step = loop.state.optimizer.step
 
     def short(*arguments):
-        if trainer.state.step == 5:
+        if loop.progress.step == 5:
             raise torch.OutOfMemoryError
         return step(*arguments)
 
-    monkeypatch.setattr(trainer.optimizer, "step", short)
+    monkeypatch.setattr(loop.state.optimizer, "step", short)
     with pytest.raises(DeviceMemoryError, match=r"in the optimizer's update of step 6"):
-        trainer.train()
-    assert max(trainer.observer.saved) == 5
+        loop.run()
+    assert max(loop.recorder.saved) == 5

@@ -58,7 +58,7 @@ def assert_same(ours, theirs, tolerance=TOLERANCE):
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
-            if key == "/window/remembered":
+            if key == "/figures/remembered":
                 assert_same(json.loads(ours[key]), json.loads(value), tolerance)
             elif not str(key).startswith("/recipe"):
                 assert_same(ours[key], value, tolerance)
@@ -176,7 +176,7 @@ def all_optimizers():
 
 def test_every_optimizer_that_says_so_computes_the_same_on_shares(tmp_path):
     def job(group):
-        from convrun.distributed.sharding import Shards, shard
+        from convrun.distributed.shards import Shards, shard
 
         for component in all_optimizers():
             cut, reference = small_model(), small_model()
@@ -203,7 +203,7 @@ def test_bf16_is_what_is_computed_with_and_float32_what_is_kept(tmp_path):
     def job(group):
         from torch.distributed.tensor import DTensor
 
-        from convrun.distributed.sharding import shard
+        from convrun.distributed.shards import shard
 
         model, seen = small_model(), []
         block = model.get_submodule("stages.2.blocks.1")
@@ -228,7 +228,7 @@ def test_bf16_is_what_is_computed_with_and_float32_what_is_kept(tmp_path):
 
 def test_an_evaluation_of_the_average_computes_with_it_and_leaves_the_weights_as_they_were(tmp_path):
     def job(group):
-        from convrun.distributed.sharding import Shards, shard
+        from convrun.distributed.shards import Shards, shard
         from convrun.training.ema import Ema
 
         model = small_model()
@@ -255,7 +255,7 @@ def test_an_evaluation_of_the_average_computes_with_it_and_leaves_the_weights_as
 
 def test_a_weight_that_is_no_number_on_one_share_is_found_by_all(tmp_path):
     def job(group):
-        from convrun.distributed.sharding import Shards, shard
+        from convrun.distributed.shards import Shards, shard
 
         model = small_model()
         shard(model, torch.device("cpu"), None)
@@ -268,7 +268,7 @@ def test_a_weight_that_is_no_number_on_one_share_is_found_by_all(tmp_path):
 
 
 def test_running_statistics_are_refused():
-    from convrun.distributed.sharding import shard
+    from convrun.distributed.shards import shard
     from convrun.errors import ModelError
 
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from convrun.checkpoints.tensors import mapped
 from convrun.distributed.group import Group
+from convrun.distributed.strategy import Strategy
 from convrun.errors import ModelError
 from convrun.models.blocks import running_statistics, units_of
 
@@ -64,44 +65,49 @@ def _in_channels_last(_model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Te
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-class Shards:
-    """A model cut up by `shard`, as one of all processes trains it; the counterpart of Replicas.
+class Shards(Strategy):
+    """A model cut up by `shard`, as one of all ranks trains it.
+
+    The passes themselves are collective, so nothing is owed outside of them, and a rank that fails in the midst of one
+    cannot be waited for.
 
     Args:
         model: cut up.
-        group: all processes.
-
-    Attributes:
-        forward: float images -> logits; collective.
-        is_whole: whether a process alone could save the state.
+        group: all ranks.
     """
 
+    can_retry = False
     is_whole = False
 
     def __init__(self, model: nn.Module, group: Group) -> None:
         assert isinstance(model, FSDPModule)
-        self.forward: Any = model
-        self._model, self._group = model, group
+        super().__init__(model, group)
+        self._fsdp = model
 
     def summing(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
-        """The context of a forward and backward pass; only in an update's last one gradients are sent."""
-        self._model.set_requires_gradient_sync(is_last)
-        self._model.set_is_last_backward(is_last)
+        """Gradients are sent in a step's last backward pass alone; before it whole ones add up here."""
+        self._fsdp.set_requires_gradient_sync(is_last)
+        self._fsdp.set_is_last_backward(is_last)
         return contextlib.nullcontext()
 
-    def begin_update(self) -> None:
-        """The passes themselves keep the processes together."""
+    def add_up(self, value: Tensor) -> None:
+        """Makes a step's number, in place, the sum of all ranks'."""
+        self.group.add_up(value)
+
+    def take_part(self, size: int) -> None:
+        """A pass with one black image: the other ranks need this one's weights for theirs."""
+        self.forward(torch.zeros(1, 3, size, size, device=next(self.model.parameters()).device))
 
     def norms_of_all(self, norms: Tensor) -> Tensor:
-        """The norms of tensors, given those of this process's shares of them; collective."""
-        return self._group.add_up(norms.square()).sqrt()
+        """The norms of tensors, given those of this rank's shares of them; collective."""
+        return self.group.add_up(norms.square()).sqrt()
 
     def true_for_all(self, flags: Tensor) -> Tensor:
-        """Which flags are set in every process; collective."""
-        return self._group.add_up((~flags).float()) == 0
+        """Which flags are set on every rank; collective."""
+        return self.group.add_up((~flags).float()) == 0
 
     def whole(self, tree: Any) -> Any:
-        """A copy on the host, in rank 0; the others get a tree of empty tensors. Collective.
+        """A copy on the host, on rank 0; the others get a tree of empty tensors. Collective.
 
         One tensor after the other is gathered and sent to the host, so a device needs room for the largest alone.
         """
@@ -109,10 +115,10 @@ class Shards:
 
     def _gathered(self, tensor: Tensor) -> Tensor:
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        return full.detach().to("cpu", copy=True) if self._group.is_first else torch.empty(0)
+        return full.detach().to("cpu", copy=True) if self.group.is_first else torch.empty(0)
 
     def shares(self, saved: Mapping[Any, Any], own: Mapping[Any, Any]) -> dict[Any, Any]:
-        """This process's shares of whole tensors, cut up as its own of these names are; nothing is sent."""
+        """This rank's shares of whole tensors, cut up as its own of these names are; nothing is sent."""
         return {name: share(value, own[name]) if name in own else value for name, value in saved.items()}
 
 
@@ -121,8 +127,3 @@ def share(value: Any, like: Any) -> Any:
     if not (isinstance(value, Tensor) and isinstance(like, DTensor) and value.shape == like.shape):
         return value
     return distribute_tensor(value.contiguous(), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: its share, or all of it."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from convrun.training.recording.loss_spikes import DEVIATIONS, LEAST_RISE, MEMORY, LossSpikes
+from convrun.training.loss_spikes import DEVIATIONS, LEAST_RISE, MEMORY, LossSpikes
 
 
 def noisy(count, mean=2.0, deviation=0.1, seed=0):
@@ -72,12 +72,12 @@ def test_the_averages_survive_as_json():
 @pytest.fixture
 def spiking(monkeypatch):
     """A short memory, and images that are far too bright in step 12."""
-    from convrun.training.trainer import Trainer
+    from convrun.training.step import Step
 
-    monkeypatch.setattr("convrun.training.recording.loss_spikes.MEMORY", 5)
-    accumulate = Trainer.accumulate
+    monkeypatch.setattr("convrun.training.loss_spikes.MEMORY", 5)
+    accumulate = Step.accumulate
     monkeypatch.setattr(
-        Trainer,
+        Step,
         "accumulate",
         lambda self, micro_batch: accumulate(self, micro_batch) * (100 if micro_batch.step + 1 == 11 else 1),
     )

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convrun import checkpoints
 from convrun.data.order import epoch_order
 from convrun.errors import Diverged, Preempted
-from convrun.training.trainer import Trainer
+from convrun.training.step import Step
 
 # Warm-up from 0: the first steps are harmless, the later ones (lr up to 1e20 without clipping) are not.
 WILD = (
@@ -29,14 +29,14 @@ SKIP = ("training.nonfinite=skip", "logging.every_steps=2")
 @pytest.fixture
 def poison(monkeypatch):
     """Makes the images of some steps (numbers from 1) NaN on their way into the model."""
-    augmented = Trainer.augmented
+    augmented = Step.augmented
 
     def make(*steps):
         def spoilt(self, micro_batch, position):
             images, targets = augmented(self, micro_batch, position)
             return (images * float("nan") if micro_batch.step + 1 in steps else images), targets
 
-        monkeypatch.setattr(Trainer, "augmented", spoilt)
+        monkeypatch.setattr(Step, "augmented", spoilt)
 
     return make
 
@@ -100,29 +100,29 @@ def test_started_again_it_diverges_again_at_the_same_step(diverged, train):
 
 
 @pytest.mark.parametrize("step", [1, 6, 7, 16])
-def test_the_step_is_named_whenever_it_is_noticed(step, make_trainer, poison):
+def test_the_step_is_named_whenever_it_is_noticed(step, make_loop, poison):
     poison(step)
-    trainer = make_trainer("logging.every_steps=1000", "evaluation=null", "callbacks=[]", "ema=null",
+    loop = make_loop("logging.every_steps=1000", "evaluation=null", "callbacks=[]", "ema=null",
                            "checkpoints.every_steps=1000")  # fmt: skip
     with pytest.raises(Diverged, match=rf"^diverged in step {step}: the loss is nan$"):
-        trainer.train()
-    assert len(trainer.observer.steps) == 16  # it was noticed at the end
-    (fault,) = trainer.observer.faults
-    assert [figures.step for figures in fault.before] == list(range(1, step))
-    assert trainer.observer.saved == []
+        loop.run()
+    assert len(loop.recorder.steps) == 16  # it was noticed at the end
+    (found,) = loop.recorder.non_finite
+    assert [figures.step for figures in found.before] == list(range(1, step))
+    assert loop.recorder.saved == []
 
 
-def test_a_window_longer_than_what_is_kept_on_the_device_is_read_in_between(make_trainer, poison, monkeypatch):
-    monkeypatch.setattr("convrun.training.window.MOST_UNREAD", 3)
+def test_a_window_longer_than_what_is_kept_on_the_device_is_read_in_between(make_loop, poison, monkeypatch):
+    monkeypatch.setattr("convrun.training.figures.MOST_UNREAD", 3)
     poison(5)
-    trainer = make_trainer("logging.every_steps=1000", "evaluation=null", "callbacks=[]", "ema=null",
+    loop = make_loop("logging.every_steps=1000", "evaluation=null", "callbacks=[]", "ema=null",
                            "checkpoints.every_steps=1000")  # fmt: skip
     with pytest.raises(Diverged, match=r"step 5: "):
-        trainer.train()
-    assert len(trainer.observer.steps) == 6
+        loop.run()
+    assert len(loop.recorder.steps) == 6
 
 
-def test_no_step_waits_for_the_device(make_trainer):
+def test_no_step_waits_for_the_device(make_loop):
     """On a GPU a wait is a read of a number (aten::_local_scalar_dense) or a copy to the host."""
 
     class Waits(TorchDispatchMode):
@@ -132,20 +132,21 @@ def test_no_step_waits_for_the_device(make_trainer):
             return function(*arguments, **(keys or {}))
 
     # SGD, since Adam reads its step counters, which lie on the host.
-    trainer = make_trainer("optimizer={name: sgd, lr: 1e-2}", "training.clip_grad_norm=1", "training.steps=6",
+    loop = make_loop("optimizer={name: sgd, lr: 1e-2}", "training.clip_grad_norm=1", "training.steps=6",
                            "training.epochs=null")  # fmt: skip
     waits, reads = Waits(), []
     waits.seen = []
-    trainer.window.read = lambda: reads.append(trainer.state.step)
-    with trainer.feed(0) as feed:
-        for step in range(6):
-            pair = list(feed.of_step(step))
+    loop.state.figures.read = lambda: reads.append(loop.progress.step)
+    with loop.batches:
+        for number in range(6):
+            micro_batches = list(loop.batches.of_step(number))
             with waits:
-                trainer.set_learning_rate(0.01)
-                trainer.accumulate_all(pair)
-                trainer.update()
-            trainer.state.step += 1
-    assert trainer.state.step == 6
+                gradient = loop.memory.retried(loop.step.gradient, micro_batches)
+                loop.state.figures.add(gradient, 0.01)
+                assert loop.health.accepts(gradient)
+                loop.memory.applied(loop.step.update, gradient, 0.01)
+            loop.progress.step += 1
+    assert loop.progress.step == 6
     assert "".join(waits.seen) == ""
     assert reads == []
 
@@ -179,7 +180,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_the_fault(train, poison, 
 
 def test_before_the_first_checkpoint_the_message_says_so(train, poison):
     poison(1)
-    with pytest.raises(Diverged, match=r"nothing was saved before; begin anew") as caught:
+    with pytest.raises(Diverged, match=r"nothing was saved before; start again") as caught:
         train()
     assert "--allow-change" not in str(caught.value)
 
@@ -225,40 +226,40 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate_from_the_checkpo
 # Skipping
 
 
-def test_a_skipped_step_changes_nothing_but_the_step_number(make_trainer, poison):
+def test_a_skipped_step_changes_nothing_but_the_step_number(make_loop, poison):
     poison(5)
-    trainer = make_trainer(*SKIP)
-    optimizer, seen = trainer.optimizer, []
-    trainer.observer.advance = lambda step: seen.append(
+    loop = make_loop(*SKIP)
+    optimizer, seen = loop.state.optimizer, []
+    loop.recorder.advance = lambda step: seen.append(
         {
-            **{f"model {k}": v.clone() for k, v in trainer.model.state_dict().items()},
-            **{f"ema {k}": v.clone() for k, v in trainer.ema.state_dict().items()},
+            **{f"model {k}": v.clone() for k, v in loop.state.model.state_dict().items()},
+            **{f"ema {k}": v.clone() for k, v in loop.state.ema.state_dict().items()},
             **{f"{i} {k}": v.clone() for i, p in enumerate(optimizer.state.values()) for k, v in p.items()},
         }
     )
-    trainer.train()
+    loop.run()
     assert_same(seen[4], seen[3])
     assert any(not torch.equal(seen[5][key], seen[4][key]) for key in seen[5])
-    assert (trainer.state.step, trainer.state.nonfinite_steps) == (16, 1)
-    (fault,) = trainer.observer.faults
-    assert (fault.step, fault.is_skipped) == (5, True)
+    assert (loop.progress.step, loop.progress.nonfinite_steps) == (16, 1)
+    (step,) = loop.recorder.non_finite
+    assert (step.step, step.is_skipped) == (5, True)
 
 
-def test_a_row_leaves_skipped_steps_out_of_its_mean_and_counts_them(make_trainer, poison):
-    each = make_trainer("training.nonfinite=skip", "logging.every_steps=1", "evaluation=null", "callbacks=[]",
+def test_a_row_leaves_skipped_steps_out_of_its_mean_and_counts_them(make_loop, poison):
+    each = make_loop("training.nonfinite=skip", "logging.every_steps=1", "evaluation=null", "callbacks=[]",
                         "ema=null")  # fmt: skip
     poison(5, 7, 8)
-    each.train()
-    losses = each.observer.losses()
-    pairs_of = make_trainer(*SKIP, "evaluation=null", "callbacks=[]", "ema=null")
-    pairs_of.train()
-    rows = {row["step"]: row for row in pairs_of.observer.rows}
+    each.run()
+    losses = each.recorder.losses()
+    pairs_of = make_loop(*SKIP, "evaluation=null", "callbacks=[]", "ema=null")
+    pairs_of.run()
+    rows = {row["step"]: row for row in pairs_of.recorder.rows}
     assert rows[6]["loss"] == losses[5]
-    assert rows[6]["skipped_steps"] == 1
+    assert rows[6]["nonfinite_steps"] == 1
     assert rows[8]["loss"] != rows[8]["loss"]  # nan: the mean of no step
-    assert rows[8]["skipped_steps"] == 2
+    assert rows[8]["nonfinite_steps"] == 2
     assert rows[10]["loss"] == pytest.approx((losses[8] + losses[9]) / 2, rel=1e-12)
-    assert "skipped_steps" not in rows[10]
+    assert "nonfinite_steps" not in rows[10]
 
 
 def test_a_run_with_skipped_steps_resumes_bit_for_bit(train_in, poison, rows, saved, tmp_path):
@@ -300,20 +301,20 @@ def test_the_policy_may_change_when_a_run_goes_on(train, poison):
     assert train("training.nonfinite=skip", "training.nonfinite_limit=1").step == 16
 
 
-def test_buffers_of_a_skipped_step_are_brought_back(make_trainer, poison):
-    from convrun.training.buffers import Buffers
+def test_buffers_of_a_skipped_step_are_brought_back(make_loop, poison):
+    from convrun.training.step import Buffers
 
     poison(5)
-    trainer = make_trainer(*SKIP)
-    trainer.model.register_buffer("running_mean", torch.zeros(()))
+    loop = make_loop(*SKIP)
+    loop.state.model.register_buffer("running_mean", torch.zeros(()))
 
     def average(model, inputs):
         model.running_mean.lerp_(inputs[0].mean(), 0.1)
 
-    trainer.model.register_forward_pre_hook(average)
-    trainer.buffers = Buffers(trainer.model)
-    trainer.train()
-    assert torch.isfinite(trainer.model.running_mean)
+    loop.state.model.register_forward_pre_hook(average)
+    loop.step.buffers = Buffers(loop.state.model)
+    loop.run()
+    assert torch.isfinite(loop.state.model.running_mean)
 
 
 # fp16
@@ -325,16 +326,16 @@ def overflowing(logits, targets):
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_loss_scale_that_has_collapsed_is_a_fault(policy, make_trainer):
-    trainer = make_trainer("training.precision=fp16", "training.steps=50", "training.epochs=null", "evaluation=null",
+def test_a_loss_scale_that_has_collapsed_is_a_fault(policy, make_loop):
+    loop = make_loop("training.precision=fp16", "training.steps=50", "training.epochs=null", "evaluation=null",
                            "callbacks=[]", "ema=null", f"training.nonfinite={policy}", loss=overflowing)  # fmt: skip
-    weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    weights = {name: tensor.clone() for name, tensor in loop.state.model.state_dict().items()}
     # 2^16 halved n times is below 1e-4 first for n = 30: the 31st step has that scale; ten more may be skipped.
     with pytest.raises(
         Diverged, match=rf"step {31 if policy == 'stop' else 41}: the gradient overflows even at a loss"
     ):
-        trainer.train()
-    assert_same(trainer.model.state_dict(), weights)
+        loop.run()
+    assert_same(loop.state.model.state_dict(), weights)
 
 
 @pytest.fixture
@@ -343,20 +344,20 @@ def small_scale(monkeypatch):
     monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**8))
 
 
-def test_a_loss_that_is_none_is_a_fault_in_fp16_too(make_trainer, poison, small_scale):
+def test_a_loss_that_is_none_is_a_fault_in_fp16_too(make_loop, poison, small_scale):
     poison(3)
-    trainer = make_trainer("training.precision=fp16")
+    loop = make_loop("training.precision=fp16")
     with pytest.raises(Diverged, match=r"step 3: the loss is nan"):
-        trainer.train()
-    (fault,) = trainer.observer.faults
-    assert fault.figures.loss_scale == 2.0**8
-    assert fault.scaler["scale"] < 2.0**8  # when it was noticed, at the next row
+        loop.run()
+    (step,) = loop.recorder.non_finite
+    assert step.figures.loss_scale == 2.0**8
+    assert step.scaler["scale"] < 2.0**8  # when it was noticed, at the next row
 
 
-def test_fp16_leaves_a_step_out_once(make_trainer, poison, small_scale):
+def test_fp16_leaves_a_step_out_once(make_loop, poison, small_scale):
     poison(3)
-    trainer = make_trainer("training.precision=fp16", "training.nonfinite=skip")
-    trainer.train()
-    assert trainer.state.nonfinite_steps == 1
-    assert trainer.precision.scaler.get_scale() == 2.0**7
-    assert all(torch.isfinite(tensor).all() for tensor in trainer.model.state_dict().values())
+    loop = make_loop("training.precision=fp16", "training.nonfinite=skip")
+    loop.run()
+    assert loop.progress.nonfinite_steps == 1
+    assert loop.state.precision.scaler.get_scale() == 2.0**7
+    assert all(torch.isfinite(tensor).all() for tensor in loop.state.model.state_dict().values())
