@@ -1,7 +1,7 @@
 """What each process of a launched run executes: `python -m convrun.task RUN_FOLDER NONCE`.
 
-It checks that this node sees the run folder, does what `convrun run RUN_FOLDER` does, and leaves the exit code in
-`logs/exits/rank-N`, where it is not lost among those of other processes.
+It checks that this node sees the run folder, does what `convrun run RUN_FOLDER` does, and writes the exit code to
+`logs/exits/rank-N`, since a launcher reports one exit code for all processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType
 from convrun.errors import Preempted
 from convrun.launching.record import read_launch
 
-# Rank 0 has this long to write down how the run ended, before the end of another process makes the launcher kill it.
+# Rank 0 gets this long to record how the run ended, before another process's exit makes the launcher kill it.
 SECONDS_FOR_RANK_0 = 10
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -27,17 +27,17 @@ _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 def main(arguments: list[str]) -> int:
     """Runs the task; returns its exit code."""
     folder, nonce = Path(arguments[0]), arguments[1]
-    if complaint := unseen(folder, nonce):
+    if complaint := why_unusable(folder, nonce):
         print(f"error: {complaint}", file=sys.stderr, flush=True)  # noqa: T201
         return 1
     rank = this_rank()
     code = _trained(folder, arguments[2:])
-    _ignore_signals()  # it is over; what comes now changes nothing
+    _ignore_signals()  # the exit code is decided
     return leave(folder, rank, code)
 
 
 def this_rank() -> int:
-    """This process's number in the run: torchrun's, else Slurm's, else 0."""
+    """This process's rank: torchrun's, else Slurm's, else 0."""
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
@@ -46,8 +46,8 @@ def this_node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def unseen(folder: Path, nonce: str) -> str:
-    """What is wrong if this node does not see the run folder that was launched; empty if it does."""
+def why_unusable(folder: Path, nonce: str) -> str:
+    """Why this node cannot run the launched run folder; empty if it can."""
     where = f"node {this_node()}"
     if not folder.is_dir():
         return f"{where} does not see the run folder {folder}; launch with --output on a disk that all nodes share"
@@ -84,7 +84,7 @@ def _trained(folder: Path, extra: list[str]) -> int:
 
 
 def _stop_before_training(_number: int, _frame: FrameType | None) -> None:
-    """While Python still imports, or the data are opened: nothing is lost, and the run is to be started again."""
+    """Python is still importing, or the data are being opened: nothing is lost, and the run can be started again."""
     sys.exit(Preempted.exit_code)
 
 
@@ -94,10 +94,10 @@ def _ignore_signals() -> None:
 
 
 def leave(folder: Path, rank: int, code: int) -> int:
-    """Notes the exit code; returns the one to end with, once it may.
+    """Writes the exit code; returns the code to exit with, when it is safe to exit.
 
-    A process that ends with a code other than 0 makes srun kill the others at once. So every rank but 0 ends with 0
-    when the run was saved, for rank 0 may still be writing; and one that failed gives rank 0 time to say so.
+    A process that exits with a code other than 0 makes srun kill the others at once. So every rank but 0 exits with 0
+    when the run was saved, since rank 0 may still be writing; and a rank that failed gives rank 0 time to record it.
     """
     exits = folder / "logs" / "exits"
     with contextlib.suppress(OSError):  # a full disk: the launcher still has the code itself

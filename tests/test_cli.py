@@ -257,7 +257,10 @@ def test_a_kind_is_described_with_its_contract(convrun):
     [
         ("adamww", "there is no component adamww; did you mean adamw?"),
         ("optimizer/adamww", "no optimizer is named 'adamww'; did you mean"),
-        ("timm/resnet50", "several kinds have a timm/resnet50: model/timm/resnet50, optimizer/timm/resnet50; name one"),
+        (
+            "timm/resnet50",
+            "several kinds have a component timm/resnet50: model/timm/resnet50, optimizer/timm/resnet50; name one",
+        ),
         ("model/nope/*", "no model is named 'nope/*'"),
         ("qqqq", "there is no component qqqq; convrun list components shows all"),
     ],

@@ -62,9 +62,9 @@ def snippet(component: Component) -> str:
 def kind_description(kind: Kind, names: list[str]) -> str:
     """A kind: its contract, written once for plugin authors, and its components."""
     lines = [kind.name, "", f"A recipe names it under `{kind.section}`."]
-    lines += ["", "convrun hands in" if kind.receives else "convrun hands in nothing"]
+    lines += ["", "convrun passes" if kind.receives else "convrun passes nothing"]
     lines += [f"  {name}: {meaning}" for name, meaning in kind.receives.items()]
-    lines += ["", "it gives back", f"  {kind.returns}"]
+    lines += ["", "it returns", f"  {kind.returns}"]
     if kind.required_meta:
         lines += ["", "register() also takes", *(f"  {n}: {m}" for n, m in kind.required_meta.items())]
     if kind.optional_meta:

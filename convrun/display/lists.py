@@ -23,7 +23,7 @@ def listed(
     """Rows to print, and notes on plugins that failed.
 
     Raises:
-        UsageError: there is no such kind.
+        UsageError: an unknown kind.
     """
     if what == "recipes":
         wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
@@ -62,7 +62,7 @@ def described(name: str, *, plugins: bool = True) -> tuple[str, dict[str, Any]]:
     """Text and data about a component or a kind.
 
     Raises:
-        UsageError: there is nothing of that name, or several kinds have it.
+        UsageError: nothing has this name, or several kinds have a component of this name.
     """
     if plugins:
         load_plugins(folder=Path("plugins"))
@@ -84,7 +84,9 @@ def _component(name: str) -> Component:
     if len(kinds) == 1:
         return _component(f"{found[0].kind}/{name}")
     if found:
-        raise UsageError(f"several kinds have a {name}: {', '.join(f'{kind}/{name}' for kind in kinds)}; name one")
+        raise UsageError(
+            f"several kinds have a component {name}: {', '.join(f'{kind}/{name}' for kind in kinds)}; name one"
+        )
     guess = nearest(name, [f"{c.kind}/{c.name}" for c in registry.all()] + [c.name for c in registry.all()])
     hint = f"did you mean {guess}?" if guess else "convrun list components shows all"
     raise UsageError(f"there is no component {name}; {hint}")

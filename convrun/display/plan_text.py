@@ -1,4 +1,4 @@
-"""A plan as text. Plain aligned lines: importing a table library would double what `validate` takes."""
+"""A plan as text, in plain aligned lines: importing a table library would double the time that `validate` takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_text(recipe: Recipe, plan: Plan) -> str:
         *(("note", line) for line in recipe.notes.strip().splitlines() if line.strip()),
         *(("warning", text) for text in warnings(plan)),
     ]
-    # What the recipe says must not steer the terminal: below stands which plugins would run.
+    # A recipe's text must not control the terminal: the lines below it say which plugins would run.
     return "\n".join(f"{label:<12} {printable(text)}" for label, text in rows)
 
 
@@ -81,11 +81,10 @@ def _length(plan: Plan) -> str:
 def _stop_after(seconds: int | None) -> str:
     if seconds is None:
         return ""
-    return f"each start saves and stops after {duration_text(seconds)} (exit code 75), to be started again"
+    return f"each start saves and stops after {duration_text(seconds)} with exit code 75; start it again to resume"
 
 
 def _learning_rates(plan: Plan) -> str:
-    # The schedule says itself where its warm-up ends: the first step that reaches the peak.
     steps = warmup_steps(plan)
     warmup = f"{steps:,} warm-up steps from {plan.lr(0):.4g}, " if steps else ""
     return f"{plan.scheduler.name}: {warmup}peak {plan.peak_lr:.6g}, final {plan.lr(plan.total_steps - 1):.4g}"
@@ -111,12 +110,12 @@ def _optimizer(plan: Plan) -> str:
 
 
 def _distributed(plan: Plan) -> str:
-    """What is done to save memory."""
+    """How memory is saved."""
     parts = []
     if plan.is_sharded:
         parts.append(f"fsdp: each process holds 1/{plan.processes} of weights, gradients, moments and EMA")
     if plan.distributed.activation_checkpointing:
-        parts.append("activations of blocks are computed anew in the backward pass")
+        parts.append("activations inside of blocks are recomputed in the backward pass")
     return "; ".join(parts)
 
 
@@ -125,7 +124,7 @@ def _ema(plan: Plan) -> str:
     if plan.ema is None or horizon is None:
         return "none"
     epochs = horizon / plan.steps_per_epoch
-    return f"decay {plan.ema.decay:g}: remembers about {horizon:,.0f} updates ({epochs:.3g} epochs), float32"
+    return f"decay {plan.ema.decay:g}: remembers about {horizon:,.0f} steps ({epochs:.3g} epochs), float32"
 
 
 def _evaluation(plan: Plan) -> list[str]:

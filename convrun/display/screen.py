@@ -1,4 +1,4 @@
-"""What a run shows while it trains: lines, and a progress display where the output is a terminal.
+"""What a run shows while it trains: lines, and a progress display if the output is a terminal.
 
 Every line also goes to the run's train.log, without colours.
 """
@@ -27,7 +27,7 @@ class Screen:
     """Lines to the terminal and to a log file.
 
     Args:
-        stream: where lines go; standard output by default, and nowhere if that is closed (`>&-`).
+        stream: where lines go; standard output by default, or nowhere if that is closed (`>&-`).
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -38,7 +38,7 @@ class Screen:
     def log_to(self, path: Path) -> None:
         """Appends every line to this file from now on; on a full disk lines wait in memory."""
         if self._log is None or self._log.path != path:
-            from convrun.files.appended_file import AppendedFile  # what only validates takes no locks
+            from convrun.files.appended_file import AppendedFile  # kept out of `validate`, which needs no locks
 
             self._log = AppendedFile(path, self.say)
             if self._log.ends_torn():
@@ -59,7 +59,7 @@ class Screen:
             self._log.append((masked(text) + "\n").encode(errors="backslashreplace"))
 
     def flush_log(self) -> None:
-        """Hands what waits to the kernel; raises RunFolderError if that cannot be done."""
+        """Writes the lines that wait in memory; raises RunFolderError if the disk is still full."""
         if self._log is not None:
             self._log.flush()
 
@@ -83,7 +83,7 @@ class Screen:
     def show(self, row: Mapping[str, Any]) -> None:
         """A row of metrics: a line, or new numbers in the progress display."""
         if self._progress is None or row["kind"] == "event":
-            return  # of events the session tells, whatever the loggers
+            return  # the run shows events itself, whichever loggers it has
         text = self._progress.take(row)
         if row["kind"] == "train" and self._progress.is_live:
             self.record(text)
@@ -91,16 +91,16 @@ class Screen:
             self.say(text)
 
     def stop_progress(self) -> None:
-        """Takes the progress display down."""
+        """Removes the progress display."""
         if self._progress is not None:
             self._progress.close()
             self._progress = None
 
     def close(self) -> None:
-        """Takes the display down and closes the log."""
+        """Removes the display and closes the log."""
         self.stop_progress()
         if self._log is not None:
-            with contextlib.suppress(RunFolderError):  # a full disk: who must know has called `flush_log`
+            with contextlib.suppress(RunFolderError):  # a full disk: a caller who must know has called `flush_log`
                 self._log.close()
             self._log = None
 
@@ -110,7 +110,7 @@ def _standard_output() -> TextIO:
 
 
 class _Outlived:
-    """A stream whose end ends no run: a closed pipe or terminal, a full disk behind a redirection."""
+    """A stream that may break without ending the run: a closed pipe or terminal, a full disk behind a redirection."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -129,7 +129,7 @@ class _Outlived:
             self._point_nowhere()
 
     def _point_nowhere(self) -> None:
-        """What Python still holds of the text would make it complain at its end, and spoil the exit code."""
+        """Redirects to /dev/null: text still in Python's buffer would fail at exit, and change the exit code."""
         with contextlib.suppress(OSError), Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
@@ -231,7 +231,7 @@ class RunProgress:
         return [f"best {self.best_top1:.2f} %{' (EMA)' if self.report == 'ema' else ''}"]
 
     def close(self) -> None:
-        """Takes the display down."""
+        """Removes the display."""
         if self._live is not None:
             self._live.stop()
             self._live = None

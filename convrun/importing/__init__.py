@@ -1,4 +1,4 @@
-"""Commands people have today -> recipes: ConvNeXt's released main.py, and timm's train.py and its args.yaml."""
+"""Other tools' commands -> recipes: the released ConvNeXt main.py, and timm's train.py and its args.yaml."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def import_arguments(
         head: whether the classifier of the weights a run starts from is loaded, where the command does not say.
 
     Raises:
-        UsageError: what cannot be imported, flag by flag.
+        UsageError: names every flag that cannot be imported.
     """
     if source is not None and words:
         raise UsageError(f"the command is given twice: after -- and in {source}")
@@ -105,12 +105,12 @@ def import_args_file(path: Path, *, processes: int | None = None, head: Head | N
 
 
 def _with_processes(command: Command, given: Given, processes: int | None) -> Command:
-    """The command with the number of processes filled in from where it is told."""
+    """The command, with the number of processes from its flags or from --processes."""
     if command.script == "run_with_submitit.py":
         nodes, gpus = given["nodes"], given["ngpus"]
         command = dataclasses.replace(command, processes=nodes * gpus, how=f"{nodes} × {gpus}")
     if command.processes is not None and command.processes < 1:
-        raise UsageError(f"the command starts no process at all ({command.how})")
+        raise UsageError(f"the command starts no process ({command.how})")
     if processes is None or processes == command.processes:
         return command
     if command.processes not in (None, 1):

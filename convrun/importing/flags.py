@@ -1,4 +1,4 @@
-"""The flags of a script as data, and a command line read by them with argparse, which the scripts use themselves."""
+"""A script's flags as data, and a command line parsed by them with argparse, as the scripts themselves do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Flag:
         name: as the script spells it, without dashes.
         type: reads its text; None: a switch without a value.
         default: the script's own.
-        fate: what becomes of it; a refused one is refused only where its value is not the default.
-        why: for the two fates that leave it out, the reason.
+        fate: what becomes of it; a `refused` flag is refused only if its value is not the default.
+        why: the reason, if the recipe does not contain it.
         nargs: as argparse has it.
         choices: the values allowed; None: any.
         aliases: other spellings, with their dashes.
@@ -138,13 +138,13 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
 
 
 def _heads(unknown: Sequence[str]) -> list[str]:
-    """The unknown flags; of a list without any, its first word."""
+    """The unknown flags; if there are none, the first unknown word."""
     return [word.partition("=")[0] for word in unknown if word.startswith("--")] or [unknown[0]]
 
 
 def _unknown(script: str, flags: Sequence[Flag], word: str) -> str:
     if not word.startswith("-"):
-        return f"{script}: {word!r} belongs to no flag"
+        return f"{script}: {word!r} does not belong to a flag"
     guess = nearest(word.lstrip("-").replace("_", "-"), [flag.name.replace("_", "-") for flag in flags])
     names = {flag.name.replace("_", "-"): flag.name for flag in flags}
     return f"{script} has no flag {word}" + (f"; did you mean --{names[guess]}?" if guess else "")

@@ -54,10 +54,10 @@ class Command:
 
 
 def training_command(commands: Sequence[Sequence[str]]) -> Command:
-    """The one training command among the commands of a text; others (`cd`, `module load`) are passed over.
+    """The one training command among the commands of a text; others (`cd`, `module load`) are skipped.
 
     Raises:
-        UsageError: there is none (says why the likeliest is none), or there are several.
+        UsageError: no command trains (says why the last one does not), or several do.
     """
     found, problems = [], []
     for words in commands:
@@ -98,7 +98,7 @@ def read_command(words: Sequence[str]) -> Command:
         return _python(words, rest[1:], environment)
     if program.endswith(".py"):
         return _script(words, rest, environment)
-    raise UsageError(f"{rest[0]!r} does not start a training: a command starts with python or torchrun. {_KNOWN}")
+    raise UsageError(f"{rest[0]!r} is not a training command: that starts with python or torchrun. {_KNOWN}")
 
 
 def _file_name(path: str) -> str:
@@ -166,7 +166,7 @@ def _torchrun(words: Sequence[str], rest: Sequence[str]) -> Command:
     processes = int(nodes) * int(each) if known else None
     how = f"the launcher starts {each if nodes == '1' else f'{nodes} × {each}'}"
     if not known:
-        how = f"the launcher's {each} processes on {nodes} nodes are no number"
+        how = f"the launcher's {each} processes on {nodes} nodes are not numbers"
     return Command(tuple(words), script, tuple(arguments[1:]), processes, how)
 
 

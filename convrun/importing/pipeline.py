@@ -34,7 +34,7 @@ def put_policy(t: Translation, interpolation: str) -> None:
 
 def _put_color_jitter(t: Translation) -> None:
     amount = t.given["color_jitter"]
-    t.no_effect("aa", "an empty policy is none")
+    t.no_effect("aa", "an empty policy is no policy")
     if not amount:
         t.no_effect("color_jitter", "0 is off")
         return

@@ -76,7 +76,7 @@ def _put_augmentations(t: Translation) -> None:
     put_erasing(t)
     put_mixing(t)
     t.draft.set("loss.name", "cross_entropy", "--smoothing")
-    note = "main.py smooths the mixed targets, which comes to the same" if is_mixing(t) else ""
+    note = "main.py smooths the mixed targets, which is equivalent" if is_mixing(t) else ""
     if t.given["smoothing"] < 0 and not is_mixing(t):
         t.no_effect("smoothing", "below 0 it is off")
         return

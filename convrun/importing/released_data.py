@@ -36,12 +36,12 @@ def put_init(t: Translation) -> None:
         return
     why = "as you said" if t.head else f"the name says {classes} classes, as the data" if loaded else "see above"
     t.put("init.head", "finetune", head, why)
-    t.no_effect("head_init_scale", "main.py scales the head, then loads another over it")
+    t.no_effect("head_init_scale", "main.py scales the head, then overwrites it with the loaded one")
     if not (t.head or loaded):
         t.draft.hints.append(
             f"main.py keeps the checkpoint's head if it has {classes} classes, else it makes a new one. The command "
-            "does not tell, so this recipe keeps it, and the run stops at once if the classes differ. For a new head: "
-            f"init.head=reinit init.head_init_scale={scale:g} (or convrun import --head reinit)"
+            "does not tell, so this recipe keeps it, and the run stops at its start if the classes differ. For a new "
+            f"head: init.head=reinit init.head_init_scale={scale:g} (or convrun import --head reinit)"
         )
 
 
@@ -60,7 +60,7 @@ def _put_weights(t: Translation) -> None:
 
 
 def classes_of_checkpoint(path: str) -> int | None:
-    """The classes that the published file names tell of: ..._22k_224.pth has 21841, ..._22k_1k_224.pth 1000."""
+    """The number of classes, from a published file's name: ..._22k_224.pth has 21841, ..._22k_1k_224.pth 1000."""
     parts = re.split(r"[_.-]", Path(path).name.lower())
     known = [part for part in parts if part in ("1k", "in1k", "22k", "in22k")]
     if not known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convrun.importing.flags import Flag, yes_or_no
 
-_LAUNCH = "convrun's launcher sees to it"
+_LAUNCH = "convrun's launcher sets it"
 
 MAIN_FLAGS = (
     Flag("batch_size", int, 64),

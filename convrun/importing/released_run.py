@@ -1,4 +1,4 @@
-"""What the released code's flags say of saving, logging and starting, and how convrun is told the same."""
+"""The released code's flags for saving, logging and starting, and their counterparts in convrun."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from convrun.importing.translation import Translation
 
 
 def put_bookkeeping(t: Translation) -> None:
-    """Checkpoints and logs; where the command is silent convrun's own defaults stay, for no number depends on them."""
+    """Checkpoints and logs; convrun's defaults where the command does not say, since no result depends on them."""
     given = t.given
     if given.has("save_ckpt_freq"):
         t.put("checkpoints.every_epochs", "save_ckpt_freq")
     if given.has("save_ckpt_num"):
         t.put("checkpoints.keep.last", "save_ckpt_num")
-    t.no_effect("save_ckpt", "convrun always saves: a run that stops goes on where it was")
+    t.no_effect("save_ckpt", "convrun always saves: a run that stops can be resumed")
     t.no_effect("log_dir", "TensorBoard's files are in the run folder")
     if given["enable_wandb"]:
         t.no_effect("enable_wandb", "add a logger to logging.to: convrun list components --kind logger")
@@ -30,7 +30,7 @@ def _tell_of_resuming(t: Translation) -> None:
     if given["resume"]:
         t.hint(
             "resume",
-            "a run of main.py cannot be gone on with; convrun run goes on with its own run folder. To start from "
+            "convrun cannot resume a run of main.py, only its own run folders. To start from "
             f"these weights instead: init.from={given['resume']}",
         )
         t.no_effect("start_epoch", "main.py takes it from the checkpoint of --resume")
@@ -61,7 +61,7 @@ def put_run_hints(t: Translation, command: Command) -> None:
 
 def _tell_of_submitit(t: Translation) -> None:
     given = t.given
-    t.no_effect("output_dir", "run_with_submitit.py replaces it by --job_dir")
+    t.no_effect("output_dir", "run_with_submitit.py replaces it with --job_dir")
     nodes, gpus = given["nodes"], given["ngpus"]
     wishes = [f"{nodes} node{'s' if nodes != 1 else ''}", f"{gpus} GPUs each"]
     wishes += [f"{given['timeout']} hours"] if given.has("timeout") else []

@@ -1,7 +1,7 @@
 """Shell text -> simple commands: words, quotes, continuations, comments and the variables a script sets itself.
 
-Not a shell: what would have to be run to be known (`$(...)`, loops, here-documents) is refused, and a variable that
-the text does not set becomes `${env:NAME}`, which a recipe understands.
+Not a shell: what only running it could tell (`$(...)`, loops, here-documents) is refused, and a variable that the text
+does not set becomes `${env:NAME}`, which a recipe understands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def simple_commands(text: str) -> list[list[str]]:
     released TRAINING.md has such a line.
 
     Raises:
-        UsageError: quotes that do not close, or text whose meaning only a shell could find.
+        UsageError: an unclosed quote, or text that only a shell could evaluate.
     """
     return _Reader(text.replace("\r\n", "\n")).commands()
 
@@ -78,7 +78,7 @@ class _Reader:
     def check_knowable(self) -> None:
         for start, what in _UNKNOWABLE.items():
             if self.text.startswith(start, self.at):
-                raise UsageError(f"line {self.line()}: {what} has no value here; write the value out")
+                raise UsageError(f"line {self.line()}: {what} cannot be evaluated; write its value")
 
     def line(self) -> int:
         return self.text.count("\n", 0, self.at) + 1
@@ -121,7 +121,7 @@ class _Reader:
         self.append("")
         while (char := self.text[self.at : self.at + 1]) != quote:
             if not char:
-                raise UsageError(f"line {begin}: the quote {quote} has no end")
+                raise UsageError(f"line {begin}: the quote {quote} is never closed")
             if quote == '"':
                 self.check_knowable()
             if quote == '"' and char == "$":
@@ -150,7 +150,7 @@ class _Reader:
         self.at = len(self.text) if end < 0 else end
 
     def redirection(self) -> None:
-        """Drops `> file`, `2>&1` and the like: where the output goes is not training."""
+        """Skips `> file`, `2>&1` and the like, which do not affect the training."""
         if self.word is not None and self.word.isdigit():
             self.word = None
         self.end_word()

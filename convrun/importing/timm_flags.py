@@ -84,7 +84,7 @@ TRAIN_FLAGS: tuple[Flag, ...] = (
     Flag("amp-dtype", str, "float16"),
     Flag("model-dtype", str),
     *_several("no effect", _SPEED, Flag("no-ddp-bb", None, False), Flag("synchronize-step", None, False)),
-    Flag("local_rank", int, 0, "no effect", "convrun's launcher sees to it", aliases=("--local-rank",)),
+    Flag("local_rank", int, 0, "no effect", "convrun's launcher sets it", aliases=("--local-rank",)),
     Flag("device-modules", str, None, "refused", "convrun imports plugins, not device modules", nargs="+"),
     # the optimizer
     Flag("opt", str, "sgd"),
@@ -106,7 +106,7 @@ TRAIN_FLAGS: tuple[Flag, ...] = (
     Flag("lr-base-size", int, 256),
     Flag("lr-base-scale", str, ""),
     Flag("lr-noise", float, None, "refused", _NOISE, nargs="+"),
-    *_several("no effect", "without --lr-noise there is none", Flag("lr-noise-pct", float, 0.67),
+    *_several("no effect", "without --lr-noise there is no noise", Flag("lr-noise-pct", float, 0.67),
               Flag("lr-noise-std", float, 1.0)),
     Flag("lr-cycle-mul", float, 1.0, "refused", _CYCLES),
     Flag("lr-cycle-decay", float, 0.5, "no effect", "there is one cycle"),
@@ -157,7 +157,7 @@ TRAIN_FLAGS: tuple[Flag, ...] = (
     Flag("smoothing", float, 0.1),
     Flag("train-interpolation", str, "random"),
     Flag("drop", float, 0.0),
-    Flag("drop-connect", float, None, "no effect", "train.py reads it no more; --drop-path takes its place"),
+    Flag("drop-connect", float, None, "no effect", "train.py no longer reads it; --drop-path replaces it"),
     Flag("drop-path", float),
     Flag("drop-block", float, None, "refused", "convrun has no DropBlock"),
     # batch normalization

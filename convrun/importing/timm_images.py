@@ -20,7 +20,7 @@ def put_data(t: Translation, config: Pretrained) -> None:
         t.put("data.name", "dataset", "image_folder")
         t.put("data.root", "data_dir", root)
         _put_splits(t)
-        t.no_effect("dataset_download", "folders of images are not fetched")
+        t.no_effect("dataset_download", "folders of images are not downloaded")
     elif name in ("torch/cifar10", "torch/cifar100"):
         t.put("data.name", "dataset", name.partition("/")[2])
         t.put("data.root", "data_dir", root)
@@ -64,7 +64,7 @@ def _put_size(t: Translation, config: Pretrained) -> None:
         if channels != 3 or height != width:
             t.refuse("input_size", "convrun's images are square and have 3 channels")
         t.put("input_size", "input_size", width)
-        t.no_effect("img_size", "--input-size goes before it")
+        t.no_effect("img_size", "--input-size has precedence")
     elif given["img_size"] is not None:
         t.put("input_size", "img_size")
     else:

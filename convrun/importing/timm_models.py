@@ -1,4 +1,4 @@
-"""timm's model names -> convrun's, the weights they start from, and what timm knows of a model without being told."""
+"""timm's model names -> convrun's, their pretrained weights, and timm's configuration of each model."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What timm's configuration of a model says, where no flag does.
+    """timm's configuration of a model, for what no flag sets.
 
     Attributes:
-        is_known: whether convrun knows it; else these are timm's general defaults.
+        is_known: whether convrun knows the configuration; else these are timm's general defaults.
         size: side of the input in pixels.
         crop: centre crop of the evaluation.
-        classes: size of the head; None: not known.
+        classes: size of the head; None: unknown.
         statistics: mean and deviation where they are not ImageNet's.
     """
 
@@ -54,7 +54,7 @@ class Pretrained:
 
 
 def pretrained_config(model: str) -> Pretrained:
-    """What timm knows of a ConvNeXt by its name; read off the tag's parts, and compared with timm's own by a test."""
+    """Timm's configuration of a ConvNeXt, derived from the parts of its tag; a test compares it with timm's own."""
     name, _, tag = model.partition(".")
     tag = tag or DEFAULT_TAGS.get(name, "")
     parts = tag.split("_")
@@ -117,7 +117,7 @@ def _put_weights(t: Translation, config: Pretrained, classes: int | None) -> Non
         is_same = wanted == config.classes or (classes is None and config.classes is None)
         why = "the classes are the same" if is_same else f"{wanted} classes, the weights have {config.classes}"
         if config.classes is None:
-            why = "how many classes the weights have is not known here; init.head=keep loads theirs"
+            why = "the number of classes of the weights is unknown; init.head=keep loads their head"
         _put_head(t, "pretrained", "keep" if is_same else "reinit", why)
     elif given["head_init_scale"] not in (None, 1.0):
         t.put("init.head_init_scale", "head_init_scale")

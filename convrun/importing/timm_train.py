@@ -114,7 +114,7 @@ def _put_bookkeeping(t: Translation) -> None:
         t.refuse("eval_metric", "convrun's best checkpoint is the one of the best top-1")
     t.no_effect("eval_metric", "top1 is convrun's way")
     if given["resume"]:
-        text = "a run of train.py cannot be gone on with; convrun run goes on with its own run folder"
+        text = "convrun cannot resume a run of train.py, only its own run folders"
         t.hint("resume", f"{text}. To start from these weights: init.from={given['resume']}")
     else:
         t.no_effect("resume", "empty")
@@ -128,7 +128,7 @@ def with_config(given: Given) -> Given:
     """The flags with those of the --config file below them.
 
     Raises:
-        UsageError: the file holds something else than flags.
+        UsageError: the file holds something other than flags.
     """
     path = given["config"]
     if not path:
@@ -145,11 +145,11 @@ def read_args_file(path: Path) -> tuple[Given, list[str]]:
     """The flags in a YAML file of train.py's, those that differ from the default counted as given.
 
     Returns:
-        The flags, and a remark for each unknown one that is off.
+        The flags, and a remark for each unknown flag that is off.
 
     Raises:
-        UsageError: an unknown flag that is on, or a value of the wrong type; every one of them.
-        RecipeError: no YAML file of keys.
+        UsageError: names every unknown flag that is on, and every value of the wrong type.
+        RecipeError: not a YAML file of keys.
     """
     written = {str(key).replace("-", "_"): value for key, value in read_file(path).plain().items()}
     if written.get("data") and not written.get("data_dir"):

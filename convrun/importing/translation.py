@@ -1,4 +1,4 @@
-"""One command being translated: its flags, the draft, and what is refused; all refusals are told at once."""
+"""A command's translation: its flags, the draft of the recipe, and the refusals, which are all reported at once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Translation:
 
     Attributes:
         given: the command's flags.
-        processes: training processes; None: neither the command nor the user says.
+        processes: training processes; None: unknown.
         how: where that number comes from.
-        head: what the user says of the classifier of the weights a run starts from.
+        head: what to do with the classifier of the initial weights, if the user says.
         draft: the recipe so far.
     """
 
@@ -34,14 +34,14 @@ class Translation:
     refusals: list[str] = dataclasses.field(default_factory=list)
 
     def put(self, path: str, dest: str, value: Any = _SAME, note: str = "", also: Sequence[str] = ()) -> None:
-        """Writes a flag's value (or what it comes to) at a path of the recipe, its origin beside it.
+        """Writes a flag's value (or what follows from it) at a path of the recipe, with its origin as a comment.
 
         Args:
             path: the key's dotted path.
             dest: the flag.
-            value: what stands there instead of the flag's own value.
-            note: what a reader should know of it.
-            also: other flags that have a part in the value, named where the command gives them.
+            value: written instead of the flag's own value.
+            note: what a reader should know about it.
+            also: other flags that contribute to the value, named if the command gives them.
         """
         value = self.given[dest] if value is _SAME else value
         origins = [f"--{self.given.flags[each].name}" for each in (dest, *also) if self.given.has(each)]
@@ -60,24 +60,24 @@ class Translation:
             self.draft.differs.append(f"{self.how}: {text}")
 
     def hint(self, dest: str, text: str) -> None:
-        """Tells what to do at the start of a run instead of a flag, if the command gives it."""
+        """Adds a hint on how to start the run, in place of a flag, if the command gives it."""
         if self.given.has(dest):
             self.draft.hints.append(f"{self.given.shown(dest)}: {text}")
 
     def no_effect(self, dest: str, why: str) -> None:
-        """Tells why a flag is left out, if the command gives it."""
+        """Records why a flag is left out, if the command gives it."""
         if self.given.has(dest):
             self.draft.no_effect.append(f"{self.given.shown(dest)}: {why}")
 
     def refuse(self, dest: str, why: str) -> None:
-        """Refuses a flag; the import ends with all refusals once every flag has been looked at."""
+        """Refuses a flag; the import fails with all refusals once every flag has been translated."""
         self.refusals.append(f"{self.given.shown(dest)}: {why}")
 
     def settle(self) -> None:
-        """Tells of the flags whose fate does not depend on others.
+        """Handles the flags whose fate does not depend on others.
 
         Raises:
-            UsageError: with every refusal.
+            UsageError: names every refusal.
         """
         for dest, flag in self.given.flags.items():
             if flag.fate != "translated" and self.given.has(dest):

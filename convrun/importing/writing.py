@@ -1,4 +1,4 @@
-"""A recipe in the making, each value with where it came from -> YAML with comments, checked before it is shown."""
+"""A draft of a recipe, each value with its origin -> YAML with comments, checked before it is shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Origin:
 
 
 class Draft:
-    """A recipe in the making."""
+    """A draft of a recipe."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -60,7 +60,7 @@ class Draft:
         return f"{section}.{len(items) - 1}"
 
     def render(self, head: Sequence[str]) -> str:
-        """The YAML text: what it was made from, what to know, then the recipe in its usual order."""
+        """The YAML text: the command, remarks, then the recipe in its usual order."""
         lines = [_comment(line) for line in head]
         for title, remarks in (
             ("What differs from the command:", self.differs),

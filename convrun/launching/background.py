@@ -1,7 +1,7 @@
 """Runs in the background of this machine: `launcher: local`.
 
-A supervisor in a session of its own (so the terminal's end does not reach it) starts the runs one after the other, each
-with its output in logs/launch.log, and notes each exit code in logs/exits/job. It reads on stdin what there is to run.
+A supervisor in a session of its own (so that closing the terminal does not end it) runs one run after the other, with
+the output in logs/launch.log, and writes each exit code to logs/exits/job. It reads what to run from stdin.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Background(Launcher):
         self.processes = processes
 
     def command(self, job: Job) -> list[str]:
-        """What runs for a job."""
+        """The command line of a job's process."""
         devices = [] if self.processes is None else ["--devices", str(self.processes)]
         return [sys.executable, "-P", "-u", "-m", "convrun.task", str(job.folder), job.nonce, *devices]
 
@@ -62,21 +62,21 @@ class Background(Launcher):
                 start_new_session=True,
             )
         assert supervisor.stdin
-        with contextlib.suppress(BrokenPipeError), supervisor.stdin as pipe:  # one that died is seen by `query`
+        with contextlib.suppress(BrokenPipeError), supervisor.stdin as pipe:  # `query` notices one that died
             pipe.write(json.dumps(work).encode())  # a large sweep is more than a command line takes
-        supervisor.returncode = 0  # it outlives us: nothing to wait for
+        supervisor.returncode = 0  # it outlives this process: nothing to wait for
         process = dataclasses.asdict(process_numbered(supervisor.pid))
         return [{"process": process, "folder": str(job.folder)} for job in submission.jobs]
 
     def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
-        """Looks for the processes; those of another machine cannot be seen."""
+        """Looks for the processes; those of another machine are unknown."""
         return [_state(info) for info in infos]
 
     def cancel(self, info: Mapping[str, Any]) -> None:
-        """SIGTERM to the run, which saves. One that has not begun never will, for its supervisor looks for the mark.
+        """Sends SIGTERM to the run, which saves. A run that has not started never will: its supervisor sees the mark.
 
-        That mark (logs/cancelled) is there by now. The supervisor looks for it before and after it notes which process
-        it has started, so a run that is started at this moment gets the signal from here or from there.
+        The mark is logs/cancelled, which exists by now. The supervisor looks for it before it starts a process, and
+        after it has written down which. So a run that is being started gets the signal, from here or from there.
         """
         supervisor = _identity(info.get("process"))
         if supervisor is None or not supervisor.is_on_the_machine_of(this_process()):
@@ -106,14 +106,14 @@ def _state(info: Mapping[str, Any]) -> JobState:
     if process is not None and process.is_running():
         return JobState("running", "RUNNING", nodes=host)
     if supervisor.is_running() and (folder / "logs" / CANCELLED).exists():
-        return JobState("ended", "CANCELLED", nodes=host)  # the supervisor will pass it over
+        return JobState("ended", "CANCELLED", nodes=host)  # the supervisor will skip it
     if supervisor.is_running():
         return JobState("waiting", "WAITING", "the runs before it", host)
     return JobState("ended", "GONE", "its process is gone", host)
 
 
 def _identity(data: Any) -> ProcessIdentity | None:
-    """A process from JSON; None if that makes no sense."""
+    """A process from JSON; None if the data do not describe one."""
     try:
         found = ProcessIdentity(**data)
     except TypeError:
@@ -132,17 +132,17 @@ def _training_in(folder: Path) -> ProcessIdentity | None:
 
 
 def supervise(work: Sequence[Mapping[str, Any]]) -> None:
-    """Runs the commands one after the other. SIGTERM is handed on, and ends what comes after, too."""
+    """Runs the commands one after the other. SIGTERM is passed on to the child, and no later command is started."""
     child: subprocess.Popen[bytes] | None = None
     stopped: list[int] = []
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
         stopped.append(number)
         if child is not None and child.poll() is None:
             child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, hand_on)
+        signal.signal(number, pass_on)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for item in work:
         folder, nonce = Path(item["folder"]), str(item["nonce"])
@@ -154,7 +154,7 @@ def supervise(work: Sequence[Mapping[str, Any]]) -> None:
         with (folder / LOG).open("ab") as log:
             (folder / EXITS / STARTED).write_text(str(log.tell()), encoding="utf-8")
             child = subprocess.Popen(item["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        if stopped and child.poll() is None:  # it came while the child was being made
+        if stopped and child.poll() is None:  # the signal came while the child was being started
             child.send_signal(stopped[-1])
         write_whole(folder / PROCESS, json.dumps(dataclasses.asdict(process_numbered(child.pid))).encode())
         if (folder / "logs" / CANCELLED).exists() and child.poll() is None:  # since the look above

@@ -20,10 +20,10 @@ from convrun.text.wording import listed, nearest
 
 
 def overrides_of(words: Sequence[str], launcher: Component) -> list[str]:
-    """The overrides that the words stand for, in order.
+    """The words as overrides of the recipe, in order.
 
     Raises:
-        RecipeError: with every word that is a key of neither.
+        RecipeError: names every word that is a key of neither the launcher nor the recipe.
     """
     problems, overrides = [], []
     for word in words:

@@ -1,7 +1,7 @@
-"""What is noted once a launched run has ended for good: `python -m convrun.launching.ended RUN_FOLDER NONCE CODE`.
+"""Records how a launched run ended: `python -m convrun.launching.ended RUN_FOLDER NONCE CODE`.
 
-It prints the run's exit code, and writes it to `logs/exits/job`. Where the run was killed before it could say so
-itself, status.json gets the state `failed`.
+It prints the run's exit code, and writes it to `logs/exits/job`. If the run was killed before it could update
+status.json, that gets the state `failed`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from convrun.launching.record import read_launch
 from convrun.run_folder import RunFolder, State
 
 EXITS = "logs/exits"  # how each process of the last start ended
-STARTED = "started"  # a file there, as old as the last start; it holds how many bytes of the log are older
+STARTED = "started"  # a file in EXITS, written at each start: how many bytes the log had by then
 CODES: dict[str, int] = {"finished": 0, "failed": 1, "diverged": 3, "preempted": 75, "interrupted": 130}
 _STATES: dict[int, State] = {3: "diverged", 75: "preempted", 130: "interrupted"}
 
 
 def note_end(folder: Path, nonce: str, code: int) -> int:
-    """Writes down how a launch ended, unless the folder was launched again since; returns the run's exit code."""
+    """Records how a launch ended, unless the folder has been launched again; returns the run's exit code."""
     launch = read_launch(folder)
     if launch is None or launch.nonce != nonce:
         return code
@@ -48,7 +48,7 @@ def note_end(folder: Path, nonce: str, code: int) -> int:
 
 
 def has_ended_in_this_start(folder: Path, status: Mapping[str, Any]) -> bool:
-    """Whether the run itself wrote how it ended, and did so since its launcher started it last."""
+    """Whether the run itself recorded how it ended, since its launcher last started it."""
     try:
         is_new = (folder / "status.json").stat().st_mtime_ns >= (folder / EXITS / STARTED).stat().st_mtime_ns
     except OSError:
@@ -57,7 +57,7 @@ def has_ended_in_this_start(folder: Path, status: Mapping[str, Any]) -> bool:
 
 
 def _why(folder: Path, exits: Path, code: int) -> str:
-    """The last error that the log shows of this start, else which process ended badly."""
+    """The last error in the log of this start, else the process that failed."""
     try:
         older = int((exits / STARTED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ def _why(folder: Path, exits: Path, code: int) -> str:
 
 
 def _who(exits: Path, code: int) -> str:
-    """The process that ended badly, as far as it could say so itself."""
+    """The first process that recorded a failure, else what the exit code says."""
     for path in sorted(exits.glob("rank-*"), key=lambda path: path.stat().st_mtime):
         words = path.read_text(encoding="utf-8").split()
         if len(words) == 2 and words[0] not in ("0", "75"):

@@ -19,7 +19,7 @@ def run_named(text: str) -> Path:
     """The run folder a user means: its path, or the name of one below `runs/`.
 
     Raises:
-        UsageError: there is none, or several.
+        UsageError: no run, or several runs, have this name.
     """
     path = Path(text)
     if is_run(path):
@@ -40,7 +40,7 @@ def run_named(text: str) -> Path:
     shown = text if len(text) <= 200 else f"{text[:200]}…"
     guess = nearest(shown.rstrip("/"), [str(run) for run in found.values()])
     hint = f"did you mean {guess}?" if guess else "convrun list runs shows those below runs/"
-    raise UsageError(f"{shown} is no run folder; {hint}")
+    raise UsageError(f"{shown} is not a run folder; {hint}")
 
 
 def runs_matching(pattern: str) -> list[Path]:
@@ -52,7 +52,7 @@ def runs_matching(pattern: str) -> list[Path]:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """All run folders below a folder, sorted; folders that cannot be read are passed over."""
+    """All run folders below a folder, sorted; folders that cannot be read are skipped."""
     return sorted(_below(folder, DEEPEST))
 
 

@@ -1,4 +1,4 @@
-"""`convrun launch`: from a recipe and words to jobs, all checked. What sends them: `convrun.launching.sending`."""
+"""`convrun launch`: a recipe and words -> checked jobs. `convrun.launching.sending` submits them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from convrun.contracts.launcher import Job, Launcher, Submission
 from convrun.errors import UsageError
 from convrun.launching.command_words import is_launcher_key, overrides_of
-from convrun.launching.run_state import ALIVE, state_of
+from convrun.launching.run_status import ALIVE, run_status
 from convrun.launching.sweep import combinations, folder_name
 from convrun.plan import Machine, Plan, make_plan
 from convrun.recipe import Recipe, load_plugins_of, load_recipe
@@ -25,7 +25,7 @@ from convrun.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """One run that is ready to be sent."""
+    """One run, ready to be submitted."""
 
     recipe: Recipe
     plan: Plan
@@ -35,7 +35,7 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Launching:
-    """Everything that one `convrun launch` would send."""
+    """Everything that one `convrun launch` would submit."""
 
     launcher: Launcher
     runs: tuple[Prepared, ...]
@@ -44,7 +44,7 @@ class Launching:
 
     @property
     def script(self) -> str:
-        """What the launcher would be given."""
+        """The text that the launcher would submit."""
         return self.launcher.script(self.submission)
 
 
@@ -57,10 +57,10 @@ def prepare(
     output: Path | None = None,
     plugins: bool = True,
 ) -> Launching:
-    """Checks everything that can be checked here; writes nothing.
+    """Checks everything that can be checked before the launch; writes nothing.
 
     Args:
-        source: a recipe, or a run folder to go on with.
+        source: a recipe, or a run folder to resume.
         words: `KEY=VALUE` of the recipe or of the launcher.
         launcher: its name; by default the recipe's.
         sweep: `KEY=VALUE,VALUE` each; every combination is a run.
@@ -68,18 +68,18 @@ def prepare(
         plugins: whether plugins are imported.
 
     Raises:
-        RecipeError: every problem of the recipe, the words and the plan.
-        ConvrunError: the rest.
+        RecipeError: names every problem of the recipe, the words and the plan.
+        ConvrunError: every other problem.
     """
     goes_on = os.path.isdir(source)  # noqa: PTH112 - takes any text
     if goes_on and (sweep or output not in (None, Path(source))):
-        raise UsageError(f"{source} is a run folder to go on with: it takes neither --sweep nor --output")
+        raise UsageError(f"{source} is a run folder, which would be resumed: it takes neither --sweep nor --output")
     component = _launcher_of(source, words, launcher, plugins)
     changes = [word for word in words if not is_launcher_key(word, component)]
     if changes and goes_on and has_begun(Path(source)):
         raise UsageError(
-            f"{changes[0]}: the run in {source} has begun, and goes on as it is; only the launcher's keys may differ "
-            "(convrun run --allow-change changes others)"
+            f"{changes[0]}: the run in {source} has begun, and is resumed unchanged; only the launcher's keys may "
+            "differ (convrun run --allow-change changes others)"
         )
     chosen = combinations(sweep) if sweep else [[]]
     if keys := [axis for axis in sweep if is_launcher_key(axis, component) and len(chosen) > 1]:
@@ -100,7 +100,7 @@ def prepare(
 def _planned(
     source: str, words_of_each: Sequence[Sequence[str]], component: Component, name: str | None, plugins: bool
 ) -> list[tuple[Recipe, Plan]]:
-    """Each run's recipe and plan, or every problem of all of them, once."""
+    """Each run's recipe and plan; a problem that several runs share is reported once."""
     planned: list[tuple[Recipe, Plan]] = []
     problems: list[Problem] = []
     for words in words_of_each:
@@ -116,7 +116,7 @@ def _planned(
 
 
 def _launcher_of(source: str, words: Sequence[str], name: str | None, plugins: bool) -> Component:
-    """The launcher that counts: the option's, a word's, the recipe's, else `local`."""
+    """The launcher, in order of precedence: the option's, a word's, the recipe's, else `local`."""
     tree = read_with_parents(find_recipe(source))
     if plugins:
         load_plugins_of(tree)
@@ -130,7 +130,7 @@ def _launcher_of(source: str, words: Sequence[str], name: str | None, plugins: b
 
 
 def _recipe(source: str, words: Sequence[str], component: Component, name: str | None, plugins: bool) -> Recipe:
-    """The recipe with the words laid over it, or every problem of both."""
+    """The recipe with the words applied, or every problem of both."""
     choice = [f"launcher.name={name}"] if name is not None else []
     problems: list[Problem] = []
     try:
@@ -149,7 +149,7 @@ def _recipe(source: str, words: Sequence[str], component: Component, name: str |
 
 
 def _home(recipe: Recipe, is_sweep: bool, output: Path | None) -> Path:
-    """The folder of the run, or of the sweep's runs; absolute, links kept as the user wrote them."""
+    """The folder of the run, or of the sweep's runs; absolute, symbolic links kept."""
     folder = RunFolder(output) if output is not None else RunFolder.named(recipe.name, recipe.hash)
     if is_sweep and output is None:
         folder = RunFolder(folder.path.with_name(f"{folder.path.name}-sweep"))
@@ -158,7 +158,7 @@ def _home(recipe: Recipe, is_sweep: bool, output: Path | None) -> Path:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether the run has saved anything, so that its recipe is settled."""
+    """Whether the run has saved a checkpoint, so that its recipe is fixed."""
     return any((folder / "checkpoints").glob("step-*"))
 
 
@@ -166,18 +166,18 @@ def _check_free(folder: RunFolder, is_sweep: bool) -> None:
     if not folder.path.exists():
         return
     if folder.holds_a_run() and not is_sweep:
-        state = state_of(folder.path)
-        if state.state in ALIVE:
-            raise UsageError(f"the run in {folder.path} is {state.state}; convrun status {folder.path} says more")
-        if state.state == "finished":
-            raise UsageError(f"the run in {folder.path} is finished; launch the recipe for another one")
+        run = run_status(folder.path)
+        if run.state in ALIVE:
+            raise UsageError(f"the run in {folder.path} is {run.state}; convrun status {folder.path} says more")
+        if run.state == "finished":
+            raise UsageError(f"the run in {folder.path} has finished; launch its recipe for another run")
         return
     if not folder.path.is_dir() or any(folder.path.iterdir()):
         raise UsageError(f"{folder.path} is neither empty nor a run folder; choose another with --output")
 
 
 def _job_name(recipe_name: str) -> str:
-    """One that no other job has, of letters that no scheduler, list or shell takes for something else."""
+    """A unique job name, of characters that are plain in schedulers, lists and shells."""
     plain = re.sub(r"[^A-Za-z0-9.+-]+", "_", recipe_name).strip("_.-")[:60]
     return f"{plain or 'run'}-{secrets.token_hex(4)}"
 

@@ -1,4 +1,4 @@
-"""What `convrun launch` says: the plan and the script of a dry run, or what was sent and how to watch it."""
+"""What `convrun launch` prints: the plan and the script of a dry run, or what was submitted and how to watch it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convrun.launching.record import Launch
 
 
 def dry_run_text(launching: Launching) -> str:
-    """The plan of each run (of a sweep: the first in full), then exactly what would be sent."""
+    """The plan of each run (of a sweep: the first in full), then exactly what would be submitted."""
     first = launching.runs[0]
     lines = [plan_text(first.recipe, first.plan), *_processes(launching)]
     if len(launching.runs) > 1:
@@ -42,7 +42,7 @@ def sent_text(launching: Launching, sent: Sequence[Launch]) -> str:
 
 def _processes(launching: Launching) -> list[str]:
     if launching.launcher.processes is None:
-        return [f"{'note':<12} planned for one process: how many there are is known where the run starts"]
+        return [f"{'note':<12} planned for one process: the number of processes is known only where the run starts"]
     return []
 
 
@@ -52,6 +52,6 @@ def _folders(launching: Launching) -> list[str]:
 
 
 def _short(launching: Launching) -> str:
-    """The folder from here, if that is shorter."""
+    """The folder relative to the working folder, if it is below it."""
     home, here = launching.submission.home, launching.submission.jobs[0].working_folder
     return str(home.relative_to(here)) if home.is_relative_to(here) else str(home)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from convrun.errors import UsageError
 
-LOG = "logs/launch.log"  # what the launcher and every process printed, all starts one after the other
+LOG = "logs/launch.log"  # what the launcher and every process printed, start after start
 MOST_BYTES = 64 * 1024
 
 
@@ -17,7 +17,7 @@ def log_of(folder: Path, rank: int | None) -> Path:
     """The file to show: a rank's own, else the launch's, else what a run in the foreground showed.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the run has no such log.
     """
     if rank:
         wanted = [folder / "logs" / f"rank-{rank}.log"]
@@ -27,12 +27,12 @@ def log_of(folder: Path, rank: int | None) -> Path:
         if path.is_file():
             return path
     has = sorted(path.name for path in (folder / "logs").glob("rank-*.log"))
-    others = f"; of other ranks there are {', '.join(has)}" if rank is not None and has else ""
+    others = f"; other ranks have {', '.join(has)}" if rank is not None and has else ""
     raise UsageError(f"there is no {wanted[0]} yet; convrun status {folder} says how far the run is{others}")
 
 
 def tail(path: Path, most: int = MOST_BYTES, start: int = 0) -> str:
-    """The end of a text file, from a line's start, and nothing before a byte; empty if it cannot be read."""
+    """The last lines of a text file, none from before byte `start`; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -58,10 +58,10 @@ def last_lines(path: Path, count: int) -> int:
 
 
 def follow(path: Path, is_over: Callable[[], bool], out: TextIO, start: int = 0, every: float = 0.5) -> None:
-    """Prints a file from a byte on, and what is added to it until `is_over`. It need not exist yet."""
+    """Prints a file from byte `start`, and what is added to it until `is_over`. The file need not exist yet."""
     at = start
     while True:
-        over = is_over()  # asked before reading: what was written until then is still shown
+        over = is_over()  # asked before reading, so that everything written by then is printed
         at = _print_from(path, at, out, is_all=over)
         if over:
             return
@@ -69,11 +69,11 @@ def follow(path: Path, is_over: Callable[[], bool], out: TextIO, start: int = 0,
 
 
 def _print_from(path: Path, at: int, out: TextIO, *, is_all: bool) -> int:
-    """Prints the lines from a byte on, and half a line at the end only if that is all; returns where it got to."""
+    """Prints the lines from a byte on, an incomplete last line only if `is_all`; returns the byte it got to."""
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) < at:
-                at = 0  # written anew
+                at = 0  # the file was replaced
             file.seek(at)
             content = file.read()
     except OSError:

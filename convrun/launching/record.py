@@ -1,4 +1,4 @@
-"""launch.json: by whom a run folder's run was launched, as what, and how to ask about it."""
+"""launch.json: which launcher started the run of a run folder, as which job, and how to ask about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convrun.run_folder import write_whole
 from convrun.text.secrets import masked
 
 NAME = "launch.json"
-CANCELLED = "cancelled"  # a file in logs/: the user wanted the run to end, so nobody puts it back into a queue
+CANCELLED = "cancelled"  # a file in logs/: the user cancelled the run, so it is not requeued
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Launch:
     Attributes:
         nonce: differs at each launch.
         launcher: name and keys of the launcher, as a recipe writes them.
-        info: what the launcher needs to find the job again; empty until it is sent.
-        sweep: the folder's name of the sweep it belongs to, or empty; `values` is what the sweep set for this run.
+        info: what the launcher needs to find the job again; empty until the job is submitted.
+        sweep: the name of its sweep's folder, or empty; `values` is what the sweep set for this run.
     """
 
     nonce: str
@@ -42,15 +42,15 @@ class Launch:
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Writes it into a run folder, whole or not at all."""
+        """Writes launch.json into a run folder, atomically."""
         text = json.dumps(masked(dataclasses.asdict(self)), indent=2, ensure_ascii=False)
         write_whole(folder / NAME, f"{text}\n".encode())
 
     def maker(self) -> Launcher:
-        """The launcher, made anew.
+        """The launcher, built from the keys in launch.json.
 
         Raises:
-            ConvrunError: it cannot be: a plugin that is not here, keys that another version wrote.
+            ConvrunError: its plugin is missing, or another version wrote the keys.
         """
         from convrun.keys.key_sets import KeyFaults
         from convrun.plugins import load_plugins
@@ -62,12 +62,12 @@ class Launch:
         try:
             made: Launcher = component.create(**component.keys.check(values))
         except KeyFaults as error:
-            raise ConvrunError(f"launcher/{name} does not take what launch.json says of it: {error}") from None
+            raise ConvrunError(f"launcher/{name} does not accept its keys in launch.json: {error}") from None
         return made
 
 
 def read_launch(folder: Path) -> Launch | None:
-    """What a run folder says of its launch; None if it was not launched, or the file makes no sense."""
+    """A run folder's launch.json; None if the run was not launched, or the file cannot be read."""
     try:
         data = json.loads((folder / NAME).read_text(encoding="utf-8"))
         return _launch(data) if isinstance(data, dict) else None

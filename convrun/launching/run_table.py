@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from convrun.launching.run_state import RunState
+from convrun.launching.run_status import RunStatus
 from convrun.launching.run_text import job_id, on_one_line
 from convrun.text.tables import table
 from convrun.text.units import clock
 
 
-def runs_text(runs: Sequence[RunState], most_width: int) -> str:
-    """A table under one head; before the runs of each folder a line that names it.
+def runs_text(runs: Sequence[RunStatus], most_width: int) -> str:
+    """A table with one header line; a line with the folder's name precedes the runs of each folder.
 
-    What matters comes first, for lines are cut to the width.
+    The important columns come first, since lines are cut to the width.
     """
     ordered = sorted(runs, key=lambda run: (str(run.folder.parent), run.folder.name))
     head, *lines = table([_row(run) for run in ordered], most_width).split("\n")
@@ -24,7 +24,7 @@ def runs_text(runs: Sequence[RunState], most_width: int) -> str:
     return "\n".join(text)
 
 
-def _row(run: RunState) -> dict[str, str]:
+def _row(run: RunStatus) -> dict[str, str]:
     return {
         "state": run.state,
         "step": f"{run.step}/{run.total_steps}" if run.total_steps else "-",

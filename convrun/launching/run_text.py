@@ -7,14 +7,14 @@ import shlex
 
 from convrun.contracts.launcher import JobState
 from convrun.launching.record import Launch
-from convrun.launching.run_state import ALIVE, RunState
+from convrun.launching.run_status import ALIVE, RunStatus
 from convrun.text.units import clock
 
 MOST_SHOWN = 300
 
 
-def run_text(run: RunState) -> str:
-    """One run: labelled lines, and what can be done next."""
+def run_text(run: RunStatus) -> str:
+    """One run: labelled lines, and the next command."""
     rows = {
         "run": f"{run.folder} ({run.name})",
         "state": f"{run.state}: {on_one_line(run.why)}" if run.why else run.state,
@@ -37,8 +37,8 @@ def on_one_line(text: str) -> str:
     return words if len(words) <= MOST_SHOWN else f"{words[: MOST_SHOWN - 1]}…"
 
 
-def _unanswered(run: RunState) -> str:
-    """Why the launcher could not be asked, unless the state says so already."""
+def _unanswered(run: RunStatus) -> str:
+    """Why the launcher could not be asked, unless the state already says so."""
     return on_one_line(run.job.reason) if run.job.state == "unknown" and run.job.reason != run.why else ""
 
 
@@ -59,14 +59,14 @@ def job_id(launch: Launch) -> str:
 
 
 def _time(text: str) -> str:
-    """A time of any zone in that of this machine; what is none stays as it is."""
+    """A time in this machine's zone; a text that is not a time stays as it is."""
     try:
         return datetime.datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):
         return on_one_line(text)
 
 
-def _next(run: RunState) -> str:
+def _next(run: RunStatus) -> str:
     folder = shlex.quote(str(run.folder))
     if run.state in ALIVE:
         return f"convrun logs {folder} --follow"

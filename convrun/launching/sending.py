@@ -1,4 +1,4 @@
-"""Run folders are made and jobs are sent; what was made is undone if they are not accepted."""
+"""Creates the run folders and submits the jobs; removes what it created if the jobs are not accepted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRACES = (f"logs/{CANCELLED}", "logs/process.json")  # of an earlier launch, be
 
 
 def send(launching: Launching) -> list[Launch]:
-    """Makes the run folders and sends the jobs.
+    """Creates the run folders and submits the jobs.
 
     Raises:
         LaunchError: the launcher's own reason.
@@ -35,19 +35,21 @@ def send(launching: Launching) -> list[Launch]:
             records = [_write(run, job, submission) for run, job in zip(launching.runs, submission.jobs, strict=True)]
         infos = launching.launcher.submit(submission)
     if len(infos) != len(records):
-        raise LaunchError(f"the launcher sent {len(records)} runs and tells of {len(infos)}: it breaks its contract")
+        raise LaunchError(
+            f"the launcher was given {len(records)} runs and reported {len(infos)}: it breaks its contract"
+        )
     sent = [dataclasses.replace(record, info=info) for record, info in zip(records, infos, strict=True)]
     for record, job in zip(sent, submission.jobs, strict=True):
-        with explained(f"{job.folder}/{NAME}", "the job was sent; free space, and look at it with the scheduler"):
+        with explained(f"{job.folder}/{NAME}", "the job was submitted; free space, and ask the scheduler about it"):
             record.write(job.folder)
     return sent
 
 
 @contextlib.contextmanager
 def _undone_on_failure(submission: Submission) -> Iterator[None]:
-    """Folders that were made are removed again. One that was there has the word of its earlier launch again.
+    """On failure, removes the folders that were created, and restores the launch.json of those that existed.
 
-    So a job that was accepted though nobody said so finds no folder, or another nonce, and ends at once.
+    So a job that was accepted without an answer finds no folder, or another nonce, and ends at once.
     """
     home = submission.home
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
@@ -65,7 +67,7 @@ def _undone_on_failure(submission: Submission) -> Iterator[None]:
 
 
 def _remove(home: Path, made: Sequence[Path]) -> None:
-    """All that is in a folder; and it and its parents if they were made, as far as nobody has put anything there."""
+    """Empties a folder; removes it and its parents if they were created here and are still empty."""
     shutil.rmtree(home, ignore_errors=True)
     with contextlib.suppress(OSError):
         if not made:
@@ -84,7 +86,7 @@ def _restore(words: Sequence[Path], before: Mapping[Path, bytes]) -> None:
 
 
 def _write(run: Prepared, job: Job, submission: Submission) -> Launch:
-    """The run folder before the job is sent: the recipe, the plan, who launches it; no traces of an earlier launch."""
+    """Prepares the run folder: the recipe, the plan, launch.json; removes the traces of an earlier launch."""
     folder = RunFolder(job.folder)
     (job.folder / "logs").mkdir(parents=True, exist_ok=True)
     shutil.rmtree(job.folder / EXITS, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Is a folder on a path that every node sees? From one node that can be answered with no, seldom with yes."""
+"""Can every node see a folder? One node can often tell that the answer is no, and seldom that it is yes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "reiserfs", "vf
 
 
 def why_local(folder: Path) -> str:
-    """Why other nodes cannot see the folder; empty if nothing speaks against it."""
+    """Why other nodes cannot see the folder; empty if they may."""
     place = Path(os.path.realpath(folder))
     for local in _LOCAL_FOLDERS:
         if place.is_relative_to(local) or folder.is_relative_to(local):
-            return f"every machine has a {local} of its own"
+            return f"each machine has its own {local}"
     kind = file_system_of(place)
     if kind in _IN_MEMORY:
         return f"it is in this machine's memory ({kind})"
@@ -25,7 +25,7 @@ def why_local(folder: Path) -> str:
 
 
 def doubt(folder: Path) -> str:
-    """What makes it unlikely, though not impossible, that other nodes see the folder; empty if nothing does."""
+    """Why other nodes probably cannot see the folder; empty if they probably can."""
     kind = file_system_of(Path(os.path.realpath(folder)))
     if kind in _DISKS:
         return f"{folder} is on a disk of this machine ({kind}): other nodes see it only if it is exported to them"

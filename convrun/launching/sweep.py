@@ -33,7 +33,7 @@ def combinations(axes: Sequence[str]) -> list[list[str]]:
         for chosen in itertools.islice(itertools.product(*values.values()), MOST_RUNS + 1)
     ]
     if len(runs) > MOST_RUNS:
-        raise UsageError(f"the sweep comes to more than {MOST_RUNS} runs; leave some values out")
+        raise UsageError(f"the sweep has more than {MOST_RUNS} runs; leave some values out")
     return runs
 
 
@@ -51,7 +51,7 @@ def with_every_axis_named(arguments: Sequence[str]) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """Values between commas, but for commas in brackets, braces and quotes."""
+    """Values between commas; commas in brackets, braces and quotes do not separate."""
     parts, depth, quote, start = [], 0, "", 0
     for i, letter in enumerate(text):
         if quote:
@@ -69,7 +69,7 @@ def _split(text: str) -> list[str]:
 
 
 def folder_name(index: int, count: int, chosen: Sequence[str]) -> str:
-    """The name of one run's folder: its number, and what tells it from the others."""
+    """The name of one run's folder: its number, and the values that differ between the runs."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (c.partition("=") for c in chosen)]
     text = re.sub(r"[^A-Za-z0-9.=+_-]+", "_", "-".join(words))[:80]
     return f"{index:0{len(str(count - 1))}}-{text}"

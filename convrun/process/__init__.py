@@ -1,1 +1,1 @@
-"""This process: signals, standard output, threads, device, place among others. No torch at the top."""
+"""This process: signals, standard output, threads, device, rank. No torch at the top."""

@@ -1,4 +1,4 @@
-"""The machine a run finds itself on."""
+"""The device that this process trains on, and what the plan needs to know of the machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def choose_device(device: Device, world: World) -> Literal["cpu", "cuda"]:
-    """What this process trains on: a GPU of its own, or the CPU where there is none. The GPU becomes torch's current.
+    """What this process trains on: its own GPU, which becomes torch's current device, or else the CPU.
 
     Raises:
-        UsageError: `cuda` is asked for and there is none.
-        ConvrunError: there are fewer GPUs on this node than processes.
+        UsageError: `cuda` is asked for, and torch sees no GPU.
+        ConvrunError: this node has fewer GPUs than processes.
     """
     if device == "cpu":
         return "cpu"
@@ -28,7 +28,7 @@ def choose_device(device: Device, world: World) -> Literal["cpu", "cuda"]:
         if device == "cuda":
             raise UsageError("--device cuda: torch sees no GPU here; check nvidia-smi and torch.version.cuda")
         return "cpu"
-    # A launcher that gives each process one GPU lets it see no other: then it is number 0 for each.
+    # Some launchers let each process see its own GPU only: then it is number 0 for every process.
     if 1 < count < world.local_size:
         raise ConvrunError(
             f"{world.local_size} processes were started on {world.host}, but torch sees {count} GPUs there; start as "
@@ -48,18 +48,18 @@ def share_cores(world: World) -> None:
 
 
 def device_identity(device: Literal["cpu", "cuda"]) -> str:
-    """Tells this process's GPU from all others; empty on the CPU, which processes may share."""
+    """The unique id of this process's GPU; empty on the CPU, which processes may share."""
     import torch
 
     return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if device == "cuda" else ""
 
 
 def this_machine(device: Device = "auto", world: World | None = None) -> Machine:
-    """What a plan needs to know of this machine, and of the processes that share the run.
+    """What a plan needs to know of this machine, and of the processes of the run.
 
     Raises:
-        UsageError: `cuda` is asked for and there is none.
-        ConvrunError: there are fewer GPUs on this node than processes.
+        UsageError: `cuda` is asked for, and torch sees no GPU.
+        ConvrunError: this node has fewer GPUs than processes.
     """
     import torch
 
@@ -77,7 +77,7 @@ def _cores(world: World) -> int:
 
 
 def device_text(machine: Machine) -> str:
-    """The devices, for people."""
+    """The devices as text: `CPU, 2 threads`, `2 nodes × 8 (NVIDIA H100; 16 processes, nccl)`."""
     import torch
 
     if machine.device == "cuda":

@@ -13,7 +13,7 @@ class Machine:
 
     Attributes:
         processes: training processes over all nodes, one a device.
-        device: `cuda` or `cpu`; None when nobody looked (`convrun validate`).
+        device: `cuda` or `cpu`; None: unknown (`convrun validate` does not look).
         has_bf16: whether the device computes in bf16.
         cores: processor cores of one node, shared by its processes.
         nodes: over how many the processes are spread evenly.

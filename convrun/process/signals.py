@@ -1,9 +1,9 @@
-"""Somebody asks a run to stop, by a signal or by the time that the recipe allows; the exit code tells who.
+"""Requests to stop a run: by a signal, or by the time that the recipe allows. The exit code tells them apart.
 
-Once the run has begun, the step is finished and the state saved. Before that there is nothing to save: a signal stops
-at once.
+Once training has begun, the current step is finished and the state saved. Before that there is nothing to save, and a
+signal stops at once.
 
-`convrun.entry` imports this module as the first thing `convrun run` does, so it imports next to nothing itself.
+`convrun run` imports this module before anything else, so it imports little itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 
 from convrun.errors import ConvrunError, Interrupted, Preempted
 
-# Destructors and the like are over by then.
+# By then the destructor that swallowed the exception has returned.
 AGAIN_SECONDS = 0.01
 # SIGHUP: the terminal was closed.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 
 
 class StopNow(KeyboardInterrupt):
-    """Stops at once; a KeyboardInterrupt, because no `except Exception` on the way takes it for an error of its own.
+    """Stops at once. A KeyboardInterrupt, since no `except Exception` on the way catches it.
 
     Not KeyboardInterrupt itself: once one has left an `exec`, as dataclasses use it, `python -m` ends with a death by
     SIGINT, whatever exit code is asked for (CPython's `unhandled_keyboard_interrupt` knows no subclass).
@@ -37,8 +37,8 @@ class StopRequest:
     """Listens while it is entered; its clock starts when it is made.
 
     Attributes:
-        signal: the one that has come.
-        run_has_begun: from `begin` on a signal is noted and the loop asks `is_set`; before, it raises StopNow.
+        signal: the one that has come, if any.
+        run_has_begun: from `begin` on, a signal is recorded and the loop asks `is_set`; before, it raises StopNow.
         stop_after_seconds: how long the process may train, if the recipe says.
 
     A second Ctrl-C never waits: it stops at once.
@@ -56,12 +56,12 @@ class StopRequest:
 
     @property
     def is_set(self) -> bool:
-        """Whether a signal has come, or the time is over."""
+        """Whether a signal has come, or the time is up."""
         return self.signal is not None or self.is_time_over
 
     @property
     def is_time_over(self) -> bool:
-        """Whether the process has had the time that the recipe allows."""
+        """Whether the time that the recipe allows is up."""
         return self.stop_after_seconds is not None and time.monotonic() - self._since >= self.stop_after_seconds
 
     def error(self, message: str) -> ConvrunError:
@@ -69,23 +69,23 @@ class StopRequest:
         if self.signal is None and self.stop_after_seconds is not None:
             from convrun.text.units import duration_text
 
-            message = f"training.stop_after: {duration_text(self.stop_after_seconds)} are over; {message}"
+            message = f"training.stop_after: {duration_text(self.stop_after_seconds)} have passed; {message}"
         return Interrupted(message) if self.signal == signal.SIGINT else Preempted(message)
 
     def check(self) -> None:
-        """Raises StopNow if a signal has come: a library may have taken the first one for an error in its import."""
+        """Raises StopNow if a signal has come: a library may have swallowed the first one during its import."""
         if self.signal is not None:
             raise StopNow
 
     def begin(self) -> None:
-        """The run is about to write, and from now on ends in good order; raises StopNow if a signal has come before."""
+        """From now on a signal lets the step finish and the state be saved; raises StopNow if one has come before."""
         self.check()
         self.run_has_begun = True
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            # What is ignored stays so: `nohup`, and a shell's `&`, rely on it.
+            # Ignored signals stay ignored: `nohup`, and a shell's `&`, rely on it.
             heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
             self._unraisable_before, sys.unraisablehook = sys.unraisablehook, self._send_again
@@ -103,10 +103,10 @@ class StopRequest:
             raise instead from error
 
     def error_before_training(self, error: BaseException | None) -> ConvrunError | None:
-        """What to raise in the place of an error, if a signal came and the run had not begun.
+        """What to raise in place of an error, if a signal came and the run had not begun.
 
-        Whatever the error: a library that was interrupted in its import may go on half made, and break elsewhere. But
-        who asks for an exit has said why.
+        It replaces every error: a library whose import was interrupted may stay half initialized, and fail elsewhere.
+        A SystemExit stays: its message has been printed.
         """
         if error is None or isinstance(error, SystemExit) or self.signal is None or self.run_has_begun:
             return None
@@ -117,7 +117,7 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         is_first = self.signal is None
         is_second_ctrl_c = number == signal.SIGINT and self.signal == signal.SIGINT
-        # The user's word stands: a SIGTERM after Ctrl-C makes no preemption of it.
+        # Ctrl-C has precedence: a SIGTERM after it does not make the run count as preempted.
         if self.signal != signal.SIGINT:
             self.signal = signal.Signals(number)
         lost, self._again = self._again, None
@@ -127,7 +127,7 @@ class StopRequest:
             raise StopNow
 
     def _send_again(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Where nobody can raise anything, in a destructor for one, Python drops StopNow: it must come once more."""
+        """Python drops a StopNow that is raised in a destructor: the signal is sent again."""
         if not isinstance(unraisable.exc_value, StopNow) or self.signal is None:
             self._unraisable_before(unraisable)
             return
@@ -138,21 +138,20 @@ class StopRequest:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """For a whole command: signals wait, but where a StopRequest lets them through; at its end they are ignored.
+    """Blocks signals for a whole command, except where a StopRequest unblocks them; at the end they are ignored.
 
-    Without it one that comes while the command line is imported ends Python without a word, and one that comes while
-    Python shuts down changes the exit code. Nothing can be done about Python's own start before. What is started
-    inside inherits that signals wait.
+    Without it a signal during the imports would end Python without a message, and one during the shutdown would change
+    the exit code. Python's own start-up, before this, cannot be protected. Child processes inherit the blocked signals.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
         for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)  # those that wait are gone with it
+            signal.signal(number, signal.SIG_IGN)  # discards the pending ones
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def let_through() -> None:
-    """Until the StopRequest around it ends, signals come, those that have waited at once."""
+    """Unblocks signals until the surrounding StopRequest ends; pending ones arrive at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

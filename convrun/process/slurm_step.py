@@ -1,4 +1,4 @@
-"""What srun tells each task of a step. A batch script, or salloc's shell, is no step: convrun is alone there."""
+"""What srun tells each task of a step. A batch script, or salloc's shell, is not a step: convrun is alone there."""
 
 from __future__ import annotations
 

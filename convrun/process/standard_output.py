@@ -1,4 +1,4 @@
-"""Standard output, whose errors can be told from those of other files, of sockets and of processes."""
+"""Standard output whose errors differ from those of other files, sockets and processes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DESCRIPTOR = 1
 
 
 class OutputError(OSError):
-    """What lies behind standard output takes no more: a full disk, a device that fails."""
+    """Standard output cannot be written: a full disk, a device that fails."""
 
 
 class StandardOutput(io.TextIOWrapper):
-    """Raises OutputError where another stream raises OSError; BrokenPipeError, of a reader that has gone, stays.
+    """Raises OutputError where another stream raises OSError; a BrokenPipeError (the reader has gone) stays.
 
     Args:
-        replaced: the stream whose place it takes.
+        replaced: the stream that it replaces.
     """
 
     def __init__(self, replaced: io.TextIOWrapper) -> None:
@@ -30,7 +30,7 @@ class StandardOutput(io.TextIOWrapper):
             line_buffering=replaced.line_buffering,
             write_through=replaced.write_through,
         )
-        self._replaced = replaced  # its end would close what both write to
+        self._replaced = replaced  # kept: its destructor would close the buffer that both use
 
     def write(self, text: str, /) -> int:
         """Writes text."""
@@ -38,7 +38,7 @@ class StandardOutput(io.TextIOWrapper):
             return super().write(text)
 
     def flush(self) -> None:
-        """Hands what waits to the kernel."""
+        """Writes the buffered text."""
         with _told_apart():
             super().flush()
 
@@ -54,7 +54,7 @@ def _told_apart() -> Iterator[None]:
 
 
 def prepare_output() -> None:
-    """Makes the process's standard output one of these; a terminal or file that knows no × still shows the rest."""
+    """Replaces the process's standard output; characters that its encoding lacks are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -63,5 +63,5 @@ def prepare_output() -> None:
 
 
 def discard_output() -> None:
-    """Sends what is still to be written nowhere: Python would complain once more when it shuts down."""
+    """Discards the buffered text: otherwise Python would report the same error again when it shuts down."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), DESCRIPTOR)

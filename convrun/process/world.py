@@ -1,4 +1,4 @@
-"""Which process of how many this is, by what its launcher left in the environment. No torch."""
+"""This process's rank and world size, from the environment variables of its launcher. No torch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class World:
         host: this node's name.
         master: the host that rank 0 runs on, where all processes meet.
         port: the TCP port there.
-        launcher: who started the processes; `alone`: nobody, this is the only one.
-        attempt: tells a restart from the start before, which may have met at the same address.
+        launcher: what started the processes; `alone`: this is the only one.
+        attempt: differs between restarts, which may use the same address.
         is_store_given: the launcher serves the meeting point itself (torchrun); otherwise rank 0 does.
-        board: the folder where processes started by convrun leave what went wrong.
-        parent: the process that started them; without it they are to end.
+        board: the folder where processes started by convrun write their failures.
+        parent: the process that started them; they end when it does.
     """
 
     rank: int = 0
@@ -61,7 +61,7 @@ class World:
 
     @property
     def speaks_for_its_node(self) -> bool:
-        """Whether it tells the user what no store can decide who tells: one process of each node, but not rank 0."""
+        """Whether it reports for its node when no store can choose a process: one a node, but not rank 0."""
         is_first_node = self.rank == self.local_rank
         return self.local_rank == (1 if is_first_node and self.local_size > 1 else 0)
 
@@ -72,10 +72,10 @@ class World:
 
 
 def world_of(environment: Mapping[str, str]) -> World:
-    """This process's place: torchrun's variables count first, then those of a Slurm step, else it is alone.
+    """This process's place: torchrun's variables have precedence, then those of a Slurm step; else it is alone.
 
     Raises:
-        UsageError: some of the variables are missing, or make no sense together.
+        UsageError: some of the variables are missing, or contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _of_torchrun(environment)
@@ -138,7 +138,7 @@ def _checked(world: World, variables: str) -> World:
     if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
         raise UsageError(
             f"{variables} say rank {world.rank} of {world.size} (local rank {world.local_rank} of "
-            f"{world.local_size}), which cannot be; start with convrun run, torchrun or srun, and set none of them"
+            f"{world.local_size}), which is impossible; start with convrun run, torchrun or srun, and set none of them"
         )
     return world
 
@@ -150,4 +150,4 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     try:
         return int(text or "")
     except ValueError:
-        raise UsageError(f"{name} is {text!r}, not a number; the launcher sets it, so do not set it yourself") from None
+        raise UsageError(f"{name} is {text!r}, not a number; its launcher sets it, so do not set it yourself") from None

@@ -1,8 +1,8 @@
-"""What must not be written or shown: secrets of the environment, and those inside of URLs.
+"""Secrets that must not be written or shown: those in environment variables, and those in URLs.
 
 A variable counts as a secret by its name (`WANDB_API_KEY`, `HF_TOKEN`, `DB_PASSWORD`). A recipe that refers to one as
-`${env:NAME}` keeps that reference wherever it is saved (`convrun.recipe.substitution`); here its value is taken out of
-what else is written or shown: messages, command lines, reports.
+`${env:NAME}` keeps that reference wherever it is saved (`convrun.recipe.substitution`); this module masks its value in
+everything else that is written or shown: messages, command lines, reports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|TOKEN$|API_?KEY|(^|_)(TOKENS?|KEYS?|PASS|PAT|JWT|CREDS?)(_|$)",
     re.IGNORECASE,
 )
-# A shorter value is no secret worth the name, and would be found in any text.
+# A shorter value is hardly a secret, and would be found in any text.
 SHORTEST = 6
 _USER_OF_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s'\"]*@")
 _QUERY_OF_URL = re.compile(

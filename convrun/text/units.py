@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def size_text(size: float) -> str:
-    """Bytes in the largest binary unit of which there is one, to three digits."""
+    """Bytes in the largest binary unit that gives at least 1, to three digits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{_digits(size)} {unit}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-# Control characters, halves of a surrogate pair (what Python makes of bytes that are no UTF-8), line separators.
+# Control characters, halves of a surrogate pair (Python's form of bytes that are not UTF-8), line separators.
 ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 
 
 def printable(name: str) -> str:
-    """A name for messages: what would break the line, steer the terminal or fit in no encoding is escaped."""
+    """A name for messages: line breaks, control characters and what UTF-8 cannot encode are escaped."""
     if name.isprintable():
         return name
     import unicodedata
@@ -18,7 +18,7 @@ def printable(name: str) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name somebody who typed `word` most likely meant: one slip of the finger first, then the most similar."""
+    """The name most likely meant by `word`: one that differs by a single typing error, else the most similar."""
     import difflib
 
     candidates = sorted(set(names))

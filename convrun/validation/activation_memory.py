@@ -1,4 +1,4 @@
-"""The bytes that the backward pass of an image needs, found out by forward passes that compute nothing."""
+"""The bytes that an image's backward pass needs, measured by forward passes on fake tensors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ActivationBytes:
 
     Attributes:
         kept: what the forward pass keeps for the backward pass.
-        checkpointed: what is left with activation checkpointing: the blocks' inputs, what is kept outside of blocks,
-            and what the largest block keeps while it is computed anew. None: there are no blocks to do it with.
+        checkpointed: the same with activation checkpointing: the blocks' inputs, what is kept outside of blocks,
+            and what the largest block keeps while it is recomputed. None: the model has no blocks.
     """
 
     kept: int
@@ -83,18 +83,18 @@ def _fake(tensor: Tensor) -> Tensor:
 
 
 class _Counter:
-    """Notes storages, each once: by the block that saves it first, and those that blocks are given."""
+    """Counts storages, each once: by the block that saves it first, and those that are inputs of blocks."""
 
     def __init__(self) -> None:
         self._owners: dict[int, int | None] = {}
         self._inputs: set[int] = set()
-        self._storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+        self._storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is reused
         self._blocks = 0
         self._block: int | None = None
 
     @contextlib.contextmanager
     def counting(self, blocks: dict[str, nn.Module]) -> Iterator[None]:
-        """Inside, what autograd saves is noted."""
+        """Counts what autograd saves inside the context."""
         with contextlib.ExitStack() as stack:
             for block in blocks.values():
                 stack.callback(block.register_forward_pre_hook(self._enter).remove)

@@ -57,14 +57,14 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
 
 
 def _init_text(plan: Plan, model: Any) -> str:
-    """Whether the initial weights fit, if they are at hand; nothing is fetched."""
+    """Whether the initial weights fit, if they are on this machine; nothing is downloaded."""
     from convrun.weights.initial import load_initial
     from convrun.weights.sources import is_local
 
     if plan.init is None:
         return ""
     if plan.init.from_ is not None and not is_local(plan.init.from_):
-        return f"init: {plan.init.from_} is not fetched"
+        return f"init: {plan.init.from_} is not downloaded by validate"
     return load_initial(model, plan.init, plan.num_classes)
 
 

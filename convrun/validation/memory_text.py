@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 COLUMNS = ("weights", "gradients", "optimizer", "EMA", "to compute", "activations", "total")
-# What fsdp is shown for where the plan is made for one process: a box of 8 GPUs.
+# FSDP is shown for a node of 8 GPUs if the plan is for one process.
 SHOWN_PROCESSES = 8
 COMPUTE_BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
 
@@ -21,7 +21,7 @@ COMPUTE_BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
 def memory_lines(plan: Plan, model: nn.Module) -> tuple[list[str], list[dict[str, Any]]]:
     """A table of what the model and the optimizer can do, and the same as data.
 
-    Empty where nobody knows what the optimizer keeps for each parameter.
+    Empty if it is unknown what the optimizer keeps for each parameter.
     """
     from convrun.models.blocks import running_statistics
 

@@ -71,7 +71,7 @@ def validated(
             found["plugins"] = registry.searched
         elif not plugins:
             listed = f", though the recipe lists {printable(', '.join(recipe.plugins))}" if recipe.plugins else ""
-            text.append(f"{'plugins':<12} none runs (--no-plugins){listed}")
+            text.append(f"{'plugins':<12} none loaded (--no-plugins){listed}")
             found["plugins"] = []
         for name in recipe.plugins:
             if name in registry.failures:

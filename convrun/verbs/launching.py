@@ -1,4 +1,4 @@
-"""The verbs about runs elsewhere: launch, status, logs, cancel; and what `list runs` prints."""
+"""The verbs about launched runs: launch, status, logs, cancel; and what `list runs` prints."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def launch(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder, or that of a sweep's; by default a new one.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the script; send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the script; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the log; end with the run's exit code.")] = False,
     no_plugins: NoPlugins = False,
 ) -> None:
-    """Check a recipe and start it elsewhere: as a Slurm job, in the background, or by a plugin's launcher."""
+    """Check a recipe and launch it: as a Slurm job, in the background, or with a plugin's launcher."""
     from convrun.launching.launch import prepare
     from convrun.launching.launch_text import dry_run_text, sent_text
     from convrun.launching.sending import send
@@ -96,15 +96,15 @@ def status(
     run: Annotated[str | None, typer.Argument(help="A run folder, or its name below runs/ (default: all).")] = None,
     as_format: AsFormat = "text",
 ) -> None:
-    """Say how far a run is, where it runs, or what it waits for."""
+    """Show how far a run is, where it runs, or what it waits for."""
     if run is None:
         print_runs("*", as_format)
         return
     from convrun.launching.finding import run_named
-    from convrun.launching.run_state import state_of
+    from convrun.launching.run_status import run_status
     from convrun.launching.run_text import run_text
 
-    found = state_of(run_named(run))
+    found = run_status(run_named(run))
     typer.echo(json_text(found.as_dict()) if as_format == "json" else run_text(found))
 
 
@@ -114,20 +114,20 @@ def logs(
     rank: Annotated[
         int | None, typer.Option(min=0, help="What this process printed (default: the launch's log).")
     ] = None,
-    is_followed: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
+    is_followed: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the run has ended.")] = False,
 ) -> None:
     """Print what a run printed."""
     from convrun.launching.finding import run_named
-    from convrun.launching.verbs import show_log
+    from convrun.launching.watching import show_log
 
     show_log(run_named(run), rank, is_followed=is_followed, out=sys.stdout)
 
 
 @app.command(epilog="Example: convrun cancel runs/digits_demo/20260101-120000-ab12cd")
 def cancel(run: Annotated[str, typer.Argument(help="A run folder, or its name below runs/.")]) -> None:
-    """Ask a run to save and end; it is not put back into a queue."""
+    """Ask a run to save and end; it is not requeued."""
+    from convrun.launching.cancelling import cancel as cancel_run
     from convrun.launching.finding import run_named
-    from convrun.launching.verbs import cancel as cancel_run
 
     typer.echo(cancel_run(run_named(run)))
 
@@ -135,10 +135,10 @@ def cancel(run: Annotated[str, typer.Argument(help="A run folder, or its name be
 def print_runs(pattern: str, as_format: Format) -> None:
     """A table of runs, or the same as data."""
     from convrun.launching.finding import runs_matching
-    from convrun.launching.run_state import states_of
+    from convrun.launching.run_status import run_statuses
     from convrun.launching.run_table import runs_text
 
-    runs = states_of(runs_matching(pattern))
+    runs = run_statuses(runs_matching(pattern))
     if as_format == "json":
         typer.echo(json_text([run.as_dict() for run in runs]))
         return

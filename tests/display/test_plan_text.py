@@ -27,7 +27,7 @@ def test_every_number_a_user_should_check_is_there(tiny):
     assert tiny["batch"] == ["32 processes × micro-batch 128 × accumulation 1 = 4,096 images"]
     assert tiny["length"] == ["300 epochs × 312 steps = 93,600 steps, 3,215 images left out of each"]
     assert tiny["lr"] == ["cosine: 6,240 warm-up steps from 0, peak 0.004, final 1e-06"]
-    assert tiny["EMA"] == ["decay 0.9999: remembers about 10,000 updates (32.1 epochs), float32"]  # 10,000 / 312
+    assert tiny["EMA"] == ["decay 0.9999: remembers about 10,000 steps (32.1 epochs), float32"]  # 10,000 / 312
     # 28,589,128 × 4 bytes × (weights + EMA + two moments) = 436.2 MiB; the last two, the best, the one being written
     assert tiny["checkpoints"] == [
         "every 312 steps, the last 2 and the best 1 kept, 436 MiB each, at most 1.7 GiB on disk"
@@ -79,7 +79,7 @@ def test_warnings_and_notes_have_their_lines():
 def test_what_saves_memory_has_a_line():
     assert "memory" not in lines("digits_demo")
     (found,) = lines("digits_demo", "distributed.activation_checkpointing=true")["memory"]
-    assert found == "activations of blocks are computed anew in the backward pass"
+    assert found == "activations inside of blocks are recomputed in the backward pass"
 
 
 def test_a_model_that_must_be_built_to_be_counted_says_so():

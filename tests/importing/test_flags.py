@@ -40,8 +40,8 @@ def test_the_last_of_two_values_counts():
     (["--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
     (["--model_ema", "maybe"], "argument --model_ema: true or false expected, got 'maybe'"),
     (["--data_set", "COCO"], "argument --data_set: invalid choice: 'COCO'"),
-    (["--lr", "1", "2"], "'2' belongs to no flag"),
-    (["stray"], "'stray' belongs to no flag"),
+    (["--lr", "1", "2"], "'2' does not belong to a flag"),
+    (["stray"], "'stray' does not belong to a flag"),
 ])  # fmt: skip
 def test_what_argparse_refuses_is_one_message(words, message):
     with pytest.raises(UsageError) as error:

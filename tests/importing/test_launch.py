@@ -43,7 +43,7 @@ def test_other_commands_of_a_script_are_passed_over():
 @pytest.mark.parametrize(("text", "message"), [
     ("", "there is no command"),
     ("X=1", "there is no command"),
-    ("ls -l", "'ls' does not start a training"),
+    ("ls -l", "'ls' is not a training command"),
     ("python", "python is given no script"),
     ("python -c pass", "python -c runs no script"),
     ("python main_finetune.py", "the script 'main_finetune.py' is unknown"),
@@ -51,7 +51,7 @@ def test_other_commands_of_a_script_are_passed_over():
     ("torchrun --nproc_per_node=8", "is given no script"),
     ("torchrun --nproc_per_nod main.py --x", "is given no script|unknown"),
     ("torchrun --nprocs=8 main.py", "has no flag --nprocs"),
-    ("accelerate launch main.py", "'accelerate' does not start a training"),
+    ("accelerate launch main.py", "'accelerate' is not a training command"),
     ("./distributed_train.sh /data", "takes the number of processes first"),
     ("python main.py\npython train.py", "2 training commands; import one at a time"),
 ])  # fmt: skip

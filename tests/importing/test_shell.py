@@ -44,8 +44,8 @@ def test_other_variables_are_for_the_recipe_to_look_up():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("a 'b", "line 1: the quote ' has no end"),
-    ('a\nb "c', 'line 2: the quote " has no end'),
+    ("a 'b", "line 1: the quote ' is never closed"),
+    ('a\nb "c', 'line 2: the quote " is never closed'),
     ("a $(hostname)", "line 1: a command in"),
     ('a "$(hostname)"', "line 1: a command in"),
     ("a `hostname`", "backticks"),

@@ -13,7 +13,7 @@ import pytest
 from convrun.contracts.launcher import Job, Submission
 from convrun.launching.background import Background
 from convrun.launching.log_files import tail
-from convrun.launching.run_state import state_of
+from convrun.launching.run_status import run_status
 from convrun.run_folder.process_identity import this_process
 
 
@@ -52,7 +52,7 @@ def _start_of(pid):
 
 
 def states(folders):
-    return [state_of(folder).state for folder in folders]
+    return [run_status(folder).state for folder in folders]
 
 
 def test_runs_go_one_after_the_other_and_each_exit_code_is_kept(supervised, wait_until, tmp_path):
@@ -67,7 +67,7 @@ def test_runs_go_one_after_the_other_and_each_exit_code_is_kept(supervised, wait
     assert (folders[1] / "logs" / "launch.log").read_text() == "two\n"
     assert states(folders)[0] == "diverged"
     assert states(folders)[2] == "failed"
-    assert "killed by SIGKILL" in state_of(folders[2]).why
+    assert "killed by SIGKILL" in run_status(folders[2]).why
 
 
 def test_one_of_a_sweep_is_cancelled_without_the_others(supervised, wait_until, convrun, tmp_path):
@@ -122,7 +122,7 @@ def test_a_supervisor_that_was_killed_leaves_no_run_waiting_for_ever(supervised,
     child = json.loads((folders[0] / "logs" / "process.json").read_text())["pid"]
     os.kill(child, signal.SIGKILL)
     wait_until(lambda: states(folders) == ["failed", "failed"])
-    assert state_of(folders[1]).why == "the job ended (GONE, its process is gone)"
+    assert run_status(folders[1]).why == "the job ended (GONE, its process is gone)"
 
 
 def test_a_run_that_was_launched_trains_on_when_the_terminal_is_gone(work, tmp_path, wait_until):
@@ -135,9 +135,9 @@ def test_a_run_that_was_launched_trains_on_when_the_terminal_is_gone(work, tmp_p
     assert "in the background, process " in out
     os_group_is_gone(leader.pid)
     end = time.monotonic() + 100
-    while state_of(work / "run").exit_code is None and time.monotonic() < end:
+    while run_status(work / "run").exit_code is None and time.monotonic() < end:
         time.sleep(0.2)
-    assert state_of(work / "run").state == "finished", (work / "run" / "logs" / "launch.log").read_text()
+    assert run_status(work / "run").state == "finished", (work / "run" / "logs" / "launch.log").read_text()
     assert "finished after step 8" in (work / "run" / "logs" / "launch.log").read_text()
 
 

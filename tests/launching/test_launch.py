@@ -92,7 +92,7 @@ def test_every_problem_of_recipe_words_and_launcher_is_shown_at_once(work, convr
 def test_a_folder_the_nodes_cannot_see_is_refused_and_nothing_is_made(work, convrun):
     code, _, error = convrun("launch", "--slurm", "-o", "/tmp/somewhere/run")
     assert code == 1
-    assert "every machine has a /tmp of its own" in error
+    assert "each machine has its own /tmp" in error
     assert "--output" in error
     assert "check_folder=false" in error
 
@@ -100,7 +100,7 @@ def test_a_folder_the_nodes_cannot_see_is_refused_and_nothing_is_made(work, conv
 def test_where_slurm_is_not_installed_that_is_said(work, convrun, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     code, _, error = convrun("launch", *FREE, "-o", "deep/run")
-    assert (code, error.startswith("error: there is no sbatch on the PATH")) == (1, True)
+    assert (code, error.startswith("error: sbatch is not on the PATH")) == (1, True)
     assert not (work / "deep").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_run_that_waits_or_is_finished_is_not_launched_again(work, convrun, sb
     program("squeue", "exit 1")
     (work / "run" / "status.json").write_text('{"state": "finished", "step": 16, "total_steps": 16}')
     code, _, error = convrun("launch", "run")
-    assert (code, "is finished" in error) == (2, True)
+    assert (code, "has finished" in error) == (2, True)
 
 
 def test_a_run_that_was_stopped_is_launched_again_in_its_folder_as_it_is(work, convrun, sbatch):
@@ -140,7 +140,7 @@ def test_a_launch_that_is_refused_leaves_the_word_of_the_one_before(work, convru
     program("sbatch", "echo 'sbatch: error: no' >&2; exit 1")
     program("squeue", "exit 0")
     code, _, error = convrun("launch", "run", "partition=nowhere")
-    assert (code, error) == (1, "error: Slurm refuses the job: sbatch: error: no\n")
+    assert (code, error) == (1, "error: Slurm refused the job: sbatch: error: no\n")
     assert (work / "run" / "launch.json").read_bytes() == before
     assert (work / "run" / "logs" / "cancelled").exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convrun.launching.launch import prepare
-from convrun.launching.run_state import state_of
+from convrun.launching.run_status import run_status
 from convrun.launching.sending import send
 
 pytest.importorskip("submitit")
@@ -65,7 +65,7 @@ def ended(until):
         seen = []
 
         def has_ended():
-            seen.append(state_of(folder))
+            seen.append(run_status(folder))
             return is_over(seen[-1])
 
         until(has_ended, lambda: explain(folder))
@@ -81,7 +81,7 @@ def is_over(run):
 
 def explain(folder):
     log = folder / "logs" / "launch.log"
-    return f"{state_of(folder)}\n{log.read_text() if log.exists() else 'no log'}"
+    return f"{run_status(folder)}\n{log.read_text() if log.exists() else 'no log'}"
 
 
 def steps(folder):
@@ -94,7 +94,7 @@ def steps(folder):
 
 def has_done(folder, step):
     """Whether a run is beyond a step; fails at once if it is over before."""
-    assert not is_over(state_of(folder)), explain(folder)
+    assert not is_over(run_status(folder)), explain(folder)
     return steps(folder) > step
 
 
@@ -146,7 +146,7 @@ def test_a_node_that_fails_gives_its_run_to_another_one(launch, ended, until, sl
     try:
         slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")  # or it would be back in a second
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        until(lambda: state_of(folder).state == "waiting", lambda: explain(folder))
+        until(lambda: run_status(folder).state == "waiting", lambda: explain(folder))
         state = ended(folder)
     finally:
         slurm("scontrol", "update", f"nodename={node}", "state=resume")
@@ -208,7 +208,7 @@ def test_what_slurm_refuses_is_said_in_its_own_words_and_leaves_nothing_behind(w
     words = ["training.batch_size=16", "training.micro_batch=2", word, "check_folder=false"]
     code, _, error = convrun("launch", "--slurm", *words, "-o", "deep/run")
     assert code == 1
-    assert error.startswith("error: Slurm refuses the job: sbatch: error: ")
+    assert error.startswith("error: Slurm refused the job: sbatch: error: ")
     assert reason in error
     assert not (work / "deep").exists()
 

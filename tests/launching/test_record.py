@@ -38,8 +38,8 @@ def test_the_launcher_is_made_anew_with_its_keys(launch):
     ("launcher", "message"),
     [
         ({"name": "moon_base"}, "no launcher is named 'moon_base'"),
-        ({"name": "slurm", "nodes": "many"}, "does not take what launch.json says"),
-        ({"name": "slurm", "key_of_a_later_version": 1}, "does not take what launch.json says"),
+        ({"name": "slurm", "nodes": "many"}, "does not accept its keys in launch.json"),
+        ({"name": "slurm", "key_of_a_later_version": 1}, "does not accept its keys in launch.json"),
         ({}, "no launcher is named 'None'"),
     ],
 )

@@ -38,10 +38,10 @@ def test_the_innermost_mount_counts(mounts, place, kind):
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("/tmp/run", "a /tmp of its own"),
-        ("/var/tmp/run", "a /var/tmp of its own"),
-        ("/dev/shm/run", "a /dev/shm of its own"),
-        ("/run/user/0/run", "a /run of its own"),
+        ("/tmp/run", "its own /tmp"),
+        ("/var/tmp/run", "its own /var/tmp"),
+        ("/dev/shm/run", "its own /dev/shm"),
+        ("/run/user/0/run", "its own /run"),
         ("/image/run", "inside a container"),
         ("/home/me/run", ""),
         ("/tmpfoo/run", ""),

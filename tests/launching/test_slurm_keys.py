@@ -31,16 +31,16 @@ def test_options_for_sbatch_are_read_in_every_way_people_write_them():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-A abc", "no long option"),
+        ("-A abc", "not a long option"),
         ("--nodes=3", "set the key nodes"),
         ("--output=/x", "leave it out"),
         ("--array=0-3", "leave it out"),
         ("--quiet", "leave it out"),
         ("wait", "leave it out"),
         ("#SBATCH --test-only", "leave it out"),
-        ("rm -rf /", "no long option"),
-        ("", "no long option"),
-        ("--a=1\n#SBATCH --b", "no long option"),
+        ("rm -rf /", "not a long option"),
+        ("", "not a long option"),
+        ("--a=1\n#SBATCH --b", "not a long option"),
     ],
 )
 def test_options_that_convrun_sets_or_sbatch_cannot_read_are_refused(line, message):
@@ -59,9 +59,9 @@ def test_the_same_option_twice_is_refused():
         ("gpus_per_node=8 tasks_per_node=4", "launcher.tasks_per_node: is 4, but one task a GPU makes 8"),
         ("mounts=/a:/b", "launcher.mounts: has no effect without an image"),
         ("time=2 signal_seconds=120", "launcher.signal_seconds: is 120 s, and the time limit is 120 s"),
-        ("time=2h", "launcher.time: Slurm reads no time in '2h'"),
+        ("time=2h", "launcher.time: '2h' is not a time that Slurm reads"),
         ("nodes=0", "launcher.nodes: must be greater than 0"),
-        ("sbatch=--time=3", "launcher.sbatch: --time is convrun's to set"),
+        ("sbatch=--time=3", "launcher.sbatch: convrun sets --time itself"),
     ],
 )
 def test_what_contradicts_is_an_error_of_the_recipe(work, convrun, words, message):

@@ -1,10 +1,10 @@
 import pytest
 
-from convrun.launching.slurm.queue import states_of
+from convrun.launching.slurm.queue import job_states
 
 
 def kinds(*jobs):
-    return [(state.state, state.word) for state in states_of(jobs)]
+    return [(state.state, state.word) for state in job_states(jobs)]
 
 
 def test_squeue_is_asked_once_for_all_jobs(program, tmp_path):
@@ -45,12 +45,12 @@ def test_without_sacct_a_forgotten_job_is_unknown_and_nothing_waits_for_it(progr
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", ""),
         ("exit 0", ""),
         ("echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1", "slurm_load_jobs error: Unable to contact"),
-        ("exit 1", "squeue failed without a word"),
+        ("exit 1", "squeue failed without a message"),
     ],
 )
 def test_a_job_that_slurm_does_not_know_is_told_from_a_slurm_that_does_not_answer(program, squeue, reason):
     program("squeue", squeue)
-    (state,) = states_of([("7", "a")])
+    (state,) = job_states([("7", "a")])
     assert (state.state, state.reason) == ("unknown", reason)
 
 
@@ -66,5 +66,5 @@ def test_garbage_is_no_job(program):
 
 def test_the_expected_start_is_told_of_a_waiting_job(program):
     program("squeue", "echo '7|PENDING|Resources||2026-01-02T03:04:05|a'")
-    (state,) = states_of([("7", "a")])
+    (state,) = job_states([("7", "a")])
     assert (state.start, state.reason) == ("2026-01-02T03:04:05", "Resources (the nodes it needs are busy)")

@@ -46,7 +46,7 @@ def test_a_folder_named_like_a_pattern_of_submitits_holds_the_script_all_the_sam
 def test_slurms_own_reason_is_told(keys, sent, program):
     program("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
     program("squeue", "exit 0")
-    with pytest.raises(LaunchError, match=r"Slurm refuses the job: .*Invalid qos specification"):
+    with pytest.raises(LaunchError, match=r"Slurm refused the job: .*Invalid qos specification"):
         send(keys(), sent())
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from convrun.launching.run_state import state_of
+from convrun.launching.run_status import run_status
 
 submitit = pytest.importorskip("submitit")
 
@@ -33,7 +33,7 @@ def test_submitits_local_executor_runs_a_task_to_its_end(launched, tmp_path, mon
     executor.update_parameters(timeout_min=3)
     job = executor.submit(submitit.helpers.CommandFunction(command, verbose=False))
     assert "finished after step 8" in job.result()
-    assert state_of(launched).state == "finished"
+    assert run_status(launched).state == "finished"
     assert (launched / "logs" / "exits" / "rank-0").read_text().startswith("0 ")
 
 
@@ -50,4 +50,4 @@ def test_submitits_debug_executor_runs_a_task_in_this_process(launched, tmp_path
 
     job = submitit.DebugExecutor(folder=tmp_path / "submitit").submit(task)
     assert job.result() == 0
-    assert state_of(launched).state == "finished"
+    assert run_status(launched).state == "finished"

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from convrun.launching.run_state import state_of
+from convrun.launching.run_status import run_status
 from convrun.launching.run_table import runs_text
 from convrun.launching.watching import follow_run
 
@@ -40,7 +40,7 @@ def test_list_runs_shows_those_below_runs_those_of_a_sweep_together(here, run_fo
         "runs/tiny/",
         "finished  16/16        -      one",
         "runs/tiny/s/",
-        "unknown   -            -      0-a       launcher/slurm does not know it any more",
+        "unknown   -            -      0-a       launcher/slurm no longer knows it",
         "finished  16/16        -      1-b",
     ]
     assert convrun("status")[1] == out
@@ -89,7 +89,7 @@ def test_the_log_is_the_launchs_or_that_of_the_foreground_or_a_ranks(here, run_f
     assert convrun("logs", folder, "--rank", 0)[1] == "trained\n"
     assert convrun("logs", folder, "--rank", 2)[1] == "two\n"
     code, _, error = convrun("logs", folder, "--rank", 1)
-    assert (code, "there are rank-2.log" in error) == (2, True)
+    assert (code, "other ranks have rank-2.log" in error) == (2, True)
     assert convrun("logs", folder, "--follow")[:2] == (0, "launched\n")  # it is over: nothing to wait for
 
 
@@ -123,7 +123,8 @@ def test_in_eighty_columns_state_progress_and_the_runs_name_are_there(run_folder
     running = {"state": "running", "step": 123456, "total_steps": 375300}
     name = "20260101-120000-ab12cd"
     folder = run_folder(f"runs/convnext_tiny_in1k/{name}", status__json=running, launch__json=launch_json())
-    row = runs_text([dataclasses.replace(state_of(folder), state="interrupted", seconds_left=36000.0)], 80).split("\n")
+    run = dataclasses.replace(run_status(folder), state="interrupted", seconds_left=36000.0)
+    row = runs_text([run], 80).split("\n")
     assert all(len(line) <= 80 for line in (row[0], row[2]))
     assert row[2].startswith(f"interrupted  123456/375300  10 h 00 min  -      {name}  7")
 

@@ -1,4 +1,4 @@
-"""Runs as Slurm jobs: checked, sent, asked about, cancelled."""
+"""Runs as Slurm jobs: checked, submitted, queried, cancelled."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Slurm(Launcher):
         self.processes = keys.nodes * keys.tasks
 
     def notes(self, submission: Submission) -> list[str]:
-        """Raises LaunchError if the nodes cannot see the run folder; says so if it is unlikely that they do."""
+        """Raises LaunchError if the nodes cannot see the run folder; returns a note if they probably cannot."""
         if not self.keys.check_folder:
             return []
         if reason := why_local(submission.home):
             raise LaunchError(
-                f"the nodes will not see the run folder {submission.home}: {reason}; choose one on a shared disk with "
-                "--output, or say check_folder=false if they do see it"
+                f"the nodes cannot see the run folder {submission.home}: {reason}; choose one on a shared disk with "
+                "--output, or set check_folder=false if they can see it"
             )
         return [text for text in [doubt(submission.home)] if text]
 
@@ -37,14 +37,14 @@ class Slurm(Launcher):
         return script_text(self.keys, submission)
 
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
-        """One job, or one array."""
+        """Submits one job, or one array."""
         from convrun.launching.slurm.submission import send
 
         missing = [program for program in ("sbatch", "squeue", "scancel") if shutil.which(program) is None]
         if missing:
             raise LaunchError(
-                f"there is no {missing[0]} on the PATH: launch from a login node of a Slurm cluster, or look at what "
-                "would be sent with --dry-run"
+                f"{missing[0]} is not on the PATH: launch from a login node of a Slurm cluster, or see what would be "
+                "submitted with --dry-run"
             )
         job_id = send(self.keys, submission)
         is_array = len(submission.jobs) > 1
@@ -53,9 +53,9 @@ class Slurm(Launcher):
 
     def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
         """Asks Slurm once for all."""
-        from convrun.launching.slurm.queue import states_of
+        from convrun.launching.slurm.queue import job_states
 
-        return states_of([(str(info.get("job_id", "")), str(info.get("job_name", ""))) for info in infos])
+        return job_states([(str(info.get("job_id", "")), str(info.get("job_name", ""))) for info in infos])
 
     def cancel(self, info: Mapping[str, Any]) -> None:
         """Slurm signals the processes, which save, and kills them after its KillWait (30 s by default)."""
@@ -64,17 +64,17 @@ class Slurm(Launcher):
             return
         job_id = str(info.get("job_id", ""))
         if state.state == "unknown":
-            why = state.reason or "Slurm knows no job of that number and name here; is this its cluster?"
+            why = state.reason or "Slurm has no job of that id and name; is this its cluster?"
             raise LaunchError(f"job {job_id} cannot be cancelled: {why}")
         try:
             done = subprocess.run(["scancel", job_id], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LaunchError(f"scancel {job_id} failed: {error}") from None
         if done.returncode:
-            raise LaunchError(f"Slurm does not cancel job {job_id}: {done.stderr.strip()}")
+            raise LaunchError(f"Slurm refuses to cancel job {job_id}: {done.stderr.strip()}")
 
     def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
-        """The job's number."""
+        """The job's id."""
         first = str(infos[0]["job_id"])
         if len(infos) == 1:
             return f"Slurm job {first}"

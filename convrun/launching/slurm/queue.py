@@ -1,4 +1,4 @@
-"""What Slurm says of jobs: squeue first, then sacct where a site has its database. Neither is waited for long."""
+"""The states of jobs: from squeue first, then from sacct where a site has its database; each with a time limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from convrun.contracts.launcher import JobState
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED")
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING")
 MOST_SECONDS = 20
-# Slurm's word -> what it means (squeue(1), job reason codes).
+# Slurm's reason code -> what it means (squeue(1), JOB REASON CODES).
 _REASONS = {
     "Priority": "other jobs come first",
     "Resources": "the nodes it needs are busy",
     "BeginTime": "Slurm starts a requeued job after a pause",
     "Dependency": "it waits for another job",
-    "DependencyNeverSatisfied": "the job it waits for did not end as it has to: it never starts",
-    "JobArrayTaskLimit": "as many runs of its sweep as array_parallel allows are running",
+    "DependencyNeverSatisfied": "the job it waits for failed: this one never starts",
+    "JobArrayTaskLimit": "its sweep already has as many runs running as array_parallel allows",
     "Licenses": "the licences it needs are in use",
     "Reservation": "its reservation has not begun",
     "JobHeldUser": "its user holds it: scontrol release",
@@ -28,18 +28,18 @@ _REASONS = {
     "PartitionDown": "the partition is down",
     "ReqNodeNotAvail": "nodes it names or needs are down, drained or reserved",
     "AssocGrpGRES": "the account's GPUs are all in use",
-    "AssocMaxJobsLimit": "as many of the user's jobs as the account allows are running",
+    "AssocMaxJobsLimit": "the user has as many jobs running as the account allows",
     "QOSGrpGRES": "the GPUs of the quality of service are all in use",
-    "QOSMaxJobsPerUserLimit": "as many of the user's jobs as the quality of service allows are running",
+    "QOSMaxJobsPerUserLimit": "the user has as many jobs running as the quality of service allows",
     "QOSMaxGRESPerUser": "it asks for more GPUs than the quality of service gives to a user",
     "launch failed requeued held": "it failed to start, and Slurm holds it: scontrol release",
 }
 
 
-def states_of(jobs: Sequence[tuple[str, str]]) -> list[JobState]:
-    """The state of each (job id, job name); a job of that id with another name is another job.
+def job_states(jobs: Sequence[tuple[str, str]]) -> list[JobState]:
+    """The state of each (job id, job name). A job of that id with another name is another job.
 
-    An unknown state has a reason where nobody could be asked, and none where Slurm answers that it has no such job.
+    An unknown state has a reason if Slurm did not answer, and none if Slurm answers that it has no such job.
     """
     ids = sorted({job_id for job_id, _ in jobs if re.fullmatch(r"\d+(_\d+)?", job_id)})
     if not ids:
@@ -56,9 +56,9 @@ def states_of(jobs: Sequence[tuple[str, str]]) -> list[JobState]:
 
 
 def job_named(name: str) -> str | None:
-    """The id of the newest job of a name that waits or runs; empty: there is none; None: nobody can be asked.
+    """The id of the newest waiting or running job of a name; empty: no such job; None: Slurm does not answer.
 
-    Of those that are over, some were never accepted: Slurm keeps a record of a job that asks for too much.
+    Jobs that have ended are not looked at: Slurm also keeps a record of those that it refused.
     """
     text, trouble = _answer("squeue", "--noheader", f"--name={name}", "--format=%F|%j")
     if trouble:
@@ -68,7 +68,7 @@ def job_named(name: str) -> str | None:
 
 
 def _squeue(ids: Sequence[str]) -> tuple[dict[str, tuple[str, JobState]], str]:
-    """Job id -> (name, state), of the jobs that the controller still remembers; and why it cannot be asked."""
+    """Job id -> (name, state) of the jobs that the controller still remembers; and why it does not answer."""
     wanted = ",".join(sorted({job_id.partition("_")[0] for job_id in ids}))
     text, trouble = _answer("squeue", "--noheader", "--array", "--states=all", f"--jobs={wanted}",
                             "--format=%i|%T|%r|%N|%S|%j")  # fmt: skip
@@ -82,7 +82,7 @@ def _squeue(ids: Sequence[str]) -> tuple[dict[str, tuple[str, JobState]], str]:
 
 
 def _sacct(ids: Sequence[str]) -> dict[str, tuple[str, JobState]]:
-    """The same from the accounting database; nothing where there is none."""
+    """The same from the accounting database; empty where the site has none."""
     text, _ = _answer("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={','.join(ids)}",
                       "--format=JobID,State,NodeList,JobName")  # fmt: skip
     found = {}
@@ -96,7 +96,7 @@ def _sacct(ids: Sequence[str]) -> dict[str, tuple[str, JobState]]:
 
 def _state(word: str, reason: str, nodes: str, start: str) -> JobState:
     if word in _RUNNING:
-        return JobState("running", word, "its processes end" if word == "COMPLETING" else "", nodes)
+        return JobState("running", word, "its processes are ending" if word == "COMPLETING" else "", nodes)
     why = "" if reason == "None" else reason
     meaning = _REASONS.get(why.partition(",")[0])  # `ReqNodeNotAvail, UnavailableNodes:node3`
     why = f"{why} ({meaning})" if meaning else why
@@ -106,15 +106,15 @@ def _state(word: str, reason: str, nodes: str, start: str) -> JobState:
 
 
 def _answer(*command: str) -> tuple[str, str]:
-    """What a program prints, and why it did not: it is not here, failed, or took too long."""
+    """A program's output, and why there is none: it is not installed, failed, or took too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=MOST_SECONDS)
     except FileNotFoundError:
-        return "", f"there is no {command[0]} on the PATH"
+        return "", f"{command[0]} is not on the PATH"
     except OSError as error:
         return "", f"{command[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
-        return "", f"{command[0]} gave no answer within {MOST_SECONDS} s"
+        return "", f"{command[0]} did not answer within {MOST_SECONDS} s"
     if done.returncode:
-        return "", " ".join(done.stderr.split()) or f"{command[0]} failed without a word"
+        return "", " ".join(done.stderr.split()) or f"{command[0]} failed without a message"
     return done.stdout, ""

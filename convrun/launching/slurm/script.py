@@ -1,8 +1,8 @@
 """The batch script of a Slurm job.
 
 submitit writes the #SBATCH lines, names the command that sends them and reads its answer. What runs in the job is not
-submitted as a pickled function, though: each task is `convrun.task`, and what happens after it is decided
-here, in the script's few lines of shell. That is because of what submitit does with a function of its own:
+submitted as a pickled function, though: each task is `convrun.task`, and a few lines of shell in the script decide what
+happens after it. The reasons are what submitit does with a pickled function:
 
 - it counts every signal of a job of ten minutes or less as a time-out, and gives up after three time-outs: here the
   exit code (75: saved) and `max_requeues` decide, whatever the limit is;
@@ -11,9 +11,9 @@ here, in the script's few lines of shell. That is because of what submitit does 
 - exceptions end in a result file, and the job's exit code says little: here rank 0's exit code is the job's;
 - its signal handler is inherited by loader workers that are forked, and each of them requeues the job: here nobody but
   the script requeues, once, when all processes have ended;
-- results are found by job id, and ids begin anew on a new cluster: here nothing is read by id alone (the job's name
+- results are found by job id, and ids start over on a new cluster: here nothing is read by id alone (the job's name
   holds a nonce);
-- its state comes from sacct and is UNKNOWN for ever without it: `convrun.launching.slurm.queue` asks squeue as well,
+- its state comes from sacct and stays UNKNOWN without it: `convrun.launching.slurm.queue` asks squeue as well,
   and the run folder first;
 - it sets a wckey, and a limit of five minutes, where the user set none: here neither;
 - it takes %j in a folder's name for the job's id, and writes the script elsewhere: here the script is
@@ -35,22 +35,22 @@ from convrun.launching.slurm.keys import SlurmKeys, options_of
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
 
-# Left over from another job or from torchrun, these would tell the processes a wrong place in the world.
+# Left over from another job or from torchrun, these would give the processes a wrong rank.
 STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_ADDR",
          "MASTER_PORT", "TORCHELASTIC_RUN_ID")  # fmt: skip
 
 
 def script_text(keys: SlurmKeys, submission: Submission) -> str:
-    """The batch script, as it is sent."""
+    """The batch script, as it is submitted."""
     return str(executor(keys, submission)._make_submission_file_text(_body(keys, submission), ""))
 
 
 def executor(keys: SlurmKeys, submission: Submission) -> SlurmExecutor:
-    """Submitit's, with what the keys say."""
+    """Submitit's executor, with the parameters that follow from the keys."""
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
-        """Writes scripts where there is no Slurm, too."""
+        """Writes scripts even where Slurm is not installed."""
 
         @classmethod
         def affinity(cls) -> int:
@@ -90,13 +90,13 @@ def _parameters(keys: SlurmKeys, submission: Submission) -> dict[str, Any]:
 
 
 def _pattern(submission: Submission) -> str:
-    """Where the script's own output goes. Slurm reads % in a path as the start of a pattern."""
+    """Where the script's own output goes. Slurm reads % in a path as the start of a replacement symbol."""
     home = str(submission.home).replace("%", "%%")
     return f"{home}/logs/%a.log" if len(submission.jobs) > 1 else f"{home}/{LOG}"
 
 
 def _body(keys: SlurmKeys, submission: Submission) -> str:
-    """What the job does: its processes, then what is due to their exit code."""
+    """What the job does: starts its processes, then acts on their exit code."""
     python = shlex.quote(keys.python or ("python" if keys.image else sys.executable))
     cores = f"--cpus-per-task={keys.cpus_per_task} " if keys.cpus_per_task else ""  # srun does not take sbatch's
     extra = "".join(f"{shlex.quote(argument)} " for argument in keys.srun_args) + _container(keys, submission)

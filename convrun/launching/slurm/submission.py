@@ -1,4 +1,4 @@
-"""The batch script is sent: what sbatch is told besides, and what its answer, or the lack of one, means."""
+"""Submits the batch script: the environment of sbatch, and what its answer, or no answer, means."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from convrun.launching.slurm.queue import job_named
 from convrun.launching.slurm.script import executor, script_text
 from convrun.run_folder import explained
 
-SCRIPT = "logs/submission.sh"  # what was sent last
+SCRIPT = "logs/submission.sh"  # what was submitted last
 # sbatch's variables that are not named as its options are.
 _VARIABLES = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
-# A variable of these would have sbatch wait for the job's end, or make an array or a second log where there is none.
+# These would make sbatch wait for the job to end, submit an array, or write a second log.
 _NEVER = {"SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_ERROR"}
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
 _OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
 def send(keys: SlurmKeys, submission: Submission) -> str:
-    """Sends the script to Slurm; returns the job id.
+    """Submits the script; returns the job id.
 
     Raises:
         LaunchError: with Slurm's own reason.
@@ -40,29 +40,29 @@ def send(keys: SlurmKeys, submission: Submission) -> str:
         try:
             return str(submitit._get_job_id_from_submission_command(done.stdout))
         except FailedSubmissionError:
-            pass  # a site's own sbatch may say it in words of its own
-    return _found(submission.name, (done.stderr + done.stdout).strip() or "sbatch says nothing")
+            pass  # a site's own sbatch may word its answer differently
+    return _found(submission.name, (done.stderr + done.stdout).strip() or "sbatch printed nothing")
 
 
 def _found(name: str, reason: str) -> str:
-    """The id of a job that sbatch did not tell of: Slurm may have taken it, and been too busy to say so.
+    """The id of a job that sbatch did not report: Slurm may have accepted it, and been too busy to answer.
 
     Raises:
-        LaunchError: it has not, or does not answer.
+        LaunchError: Slurm refused the job, or does not answer.
     """
     job_id = job_named(name)
     if job_id:
         return job_id
     if job_id is None:
         raise LaunchError(
-            f"Slurm does not answer: {reason}\nTry again when it does. Should it have taken this job ({name}) all the "
-            "same, that fails when it starts, and changes nothing"
+            f"Slurm does not answer: {reason}\nTry again when it does. If it has accepted this job ({name}) after all, "
+            "the job fails when it starts, and changes nothing"
         )
-    raise LaunchError(f"Slurm refuses the job: {reason}")
+    raise LaunchError(f"Slurm refused the job: {reason}")
 
 
 def _environment(script: str) -> dict[str, str]:
-    """The user's, without what would win over the script's lines; a job's own is not that of the job it sends."""
+    """The user's environment, without what would override the script's lines, or belongs to a surrounding job."""
     options = set(re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE))
     if options & {"requeue", "no-requeue"}:
         options |= {"requeue", "no-requeue"}

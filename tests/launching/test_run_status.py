@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from convrun.launching.run_state import state_of
+from convrun.launching.run_status import run_status
 from convrun.run_folder.lock import RunLock
 from convrun.run_folder.process_identity import this_process
 
@@ -31,7 +31,7 @@ def status(state, step=30, **more):
     ("said", "code"), [("finished", 0), ("failed", 1), ("diverged", 3), ("preempted", 75), ("interrupted", 130)]
 )
 def test_a_run_that_has_ended_is_what_it_says(run_folder, said, code):
-    run = state_of(run_folder(status__json=status(said, error="why"), metrics__jsonl=ROWS))
+    run = run_status(run_folder(status__json=status(said, error="why"), metrics__jsonl=ROWS))
     assert (run.state, run.exit_code, run.step, run.total_steps, run.top1) == (said, code, 50, 100, 50.0)
     assert run.why == ("" if said == "finished" else "why")
 
@@ -41,12 +41,12 @@ def test_a_run_whose_process_holds_the_folder_is_running_and_its_time_left_is_kn
     lock = RunLock(folder, here=this_process())
     lock.acquire()
     try:
-        run = state_of(folder)
+        run = run_status(folder)
         assert (run.state, run.exit_code) == ("running", None)
         assert run.seconds_left == (100 - 50) * 8 / 16
     finally:
         lock.release()
-    run = state_of(folder)
+    run = run_status(folder)
     assert (run.state, run.exit_code, run.seconds_left) == ("killed", 1, None)
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_is_told_from_one_that_runs(run_folder, tmp_path):
         "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
-    run = state_of(folder)
+    run = run_status(folder)
     assert run.state == "killed"
     assert "is gone" in run.why
 
@@ -72,9 +72,9 @@ def test_a_run_on_another_machine_is_running_as_long_as_its_sign_of_life_moves(r
     held = claim.read_bytes()
     lock.release()
     claim.write_bytes(held)
-    assert state_of(folder).state == "running"
+    assert run_status(folder).state == "running"
     os.utime(claim, (1, 1))
-    assert (state_of(folder).state, "on elsewhere" in state_of(folder).why) == ("killed", True)
+    assert (run_status(folder).state, "on elsewhere" in run_status(folder).why) == ("killed", True)
 
 
 @pytest.mark.parametrize(
@@ -84,15 +84,15 @@ def test_a_run_on_another_machine_is_running_as_long_as_its_sign_of_life_moves(r
         ("PENDING|BeginTime||N/A", "preempted", "waiting", "BeginTime (Slurm starts a requeued job after a pause)"),
         ("RUNNING|None|n1|N/A", None, "starting", ""),
         ("RUNNING|None|n1|N/A", "preempted", "starting", ""),
-        ("COMPLETING|None|n1|N/A", "preempted", "running", "its processes end"),
-        ("COMPLETING|None|n1|N/A", "finished", "running", "it has done its last step, and ends"),
+        ("COMPLETING|None|n1|N/A", "preempted", "running", "its processes are ending"),
+        ("COMPLETING|None|n1|N/A", "finished", "running", "its last step is done; its processes are ending"),
         ("COMPLETED|None|n1|N/A", "finished", "finished", ""),
         ("FAILED|NonZeroExitCode|n1|N/A", "failed", "failed", "why"),
         ("FAILED|NonZeroExitCode|n1|N/A", None, "failed", "the job ended (FAILED, NonZeroExitCode)"),
         ("OUT_OF_MEMORY|OutOfMemory|n1|N/A", "running", "killed", "the job ended (OUT_OF_MEMORY, OutOfMemory)"),
         ("TIMEOUT|TimeLimit|n1|N/A", "running", "killed", "the job ended (TIMEOUT, TimeLimit)"),
         ("FAILED|NonZeroExitCode|n1|N/A", "preempted", "preempted",
-         "it was not put back into the queue (FAILED, NonZeroExitCode)"),
+         "it was not requeued (FAILED, NonZeroExitCode)"),
         ("CANCELLED|None|n1|N/A", "preempted", "cancelled", ""),
         ("NODE_FAIL|None|n1|N/A", "running", "killed", "the job ended (NODE_FAIL)"),
     ],
@@ -100,7 +100,7 @@ def test_a_run_on_another_machine_is_running_as_long_as_its_sign_of_life_moves(r
 def test_what_slurm_says_corrects_what_the_folder_says(run_folder, launch_json, program, squeue, said, state, why):
     program("squeue", f"echo '7|{squeue}|tiny-1'")
     folder = run_folder(launch__json=launch_json(), status__json=status(said, error="why") if said else None)
-    run = state_of(folder)
+    run = run_status(folder)
     assert (run.state, run.why) == (state, why)
 
 
@@ -111,9 +111,9 @@ def test_a_run_that_has_saved_ends_and_one_that_saved_in_an_earlier_start_is_sta
     started = folder / "logs" / "exits" / "started"
     started.touch()
     os.utime(started, (1, 1))
-    assert (state_of(folder).state, state_of(folder).why) == ("running", "its processes end")
+    assert (run_status(folder).state, run_status(folder).why) == ("running", "its processes are ending")
     os.utime(folder / "status.json", (0, 0))
-    assert (state_of(folder).state, state_of(folder).why) == ("starting", "")
+    assert (run_status(folder).state, run_status(folder).why) == ("starting", "")
 
 
 @pytest.mark.parametrize(("said", "state"), [("finished", "finished"), ("failed", "failed"), (None, "unknown")])
@@ -121,7 +121,7 @@ def test_where_slurm_does_not_know_the_job_any_more_the_folder_is_believed(
     run_folder, launch_json, program, said, state
 ):
     folder = run_folder(launch__json=launch_json(), status__json=status(said) if said else None)
-    assert state_of(folder).state == state
+    assert run_status(folder).state == state
 
 
 @pytest.mark.parametrize("said", ["preempted", None])
@@ -130,13 +130,13 @@ def test_a_cancelled_run_is_cancelled_when_slurm_has_forgotten_it_too(run_folder
     folder = run_folder(launch__json=launch_json(), status__json=status(said) if said else None)
     (folder / "logs").mkdir()
     (folder / "logs" / "cancelled").touch()
-    assert (state_of(folder).state, state_of(folder).job.reason) == ("cancelled", "")
+    assert (run_status(folder).state, run_status(folder).job.reason) == ("cancelled", "")
 
 
 def test_a_launcher_that_is_not_here_leaves_the_folder_to_speak(run_folder, launch_json):
     launch = launch_json(launcher={"name": "moon_base", "x": 1})
-    assert state_of(run_folder(launch__json=launch, status__json=status("failed"))).state == "failed"
-    run = state_of(run_folder("runs/tiny/two", launch__json=launch))
+    assert run_status(run_folder(launch__json=launch, status__json=status("failed"))).state == "failed"
+    run = run_status(run_folder("runs/tiny/two", launch__json=launch))
     assert run.state == "unknown"
     assert "moon_base" in run.why
 
@@ -151,7 +151,7 @@ def test_no_garbage_in_a_folder_is_an_error(run_folder, program, seed):
     files = {f"{name}__json": draw.choice(GARBAGE) for name in ("status", "launch", "plan")}
     folder = run_folder(**files, metrics__jsonl="".join(draw.choice(GARBAGE) + "\n" for _ in range(5)))
     (folder / ".lock.7").write_text(draw.choice(GARBAGE))
-    run = state_of(folder)
+    run = run_status(folder)
     json.dumps(run.as_dict())
     assert run.step >= 0
 
@@ -160,4 +160,4 @@ def test_a_folder_in_the_place_of_a_file_is_no_error(run_folder):
     folder = run_folder(plan__json=None)
     for name in ("status.json", "launch.json", "plan.json", "metrics.jsonl"):
         (folder / name).mkdir()
-    assert state_of(folder).state == "unknown"
+    assert run_status(folder).state == "unknown"

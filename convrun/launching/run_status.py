@@ -1,7 +1,7 @@
-"""How far a run is, and whether it is still going: from its folder first, then from its launcher.
+"""How far a run is, and whether it is alive: from its folder first, then from its launcher.
 
-A folder may hold anything: half-written files, those of another version, of another program. What cannot be read counts
-as not there.
+A folder may hold anything: half-written files, files of another version or of another program. What cannot be read is
+treated as missing.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from convrun.launching.record import CANCELLED, Launch, read_launch
 from convrun.run_folder.claim import claim_file, claims_in, read_claim
 from convrun.run_folder.process_identity import this_process
 
-# A holder on another machine shows a sign of life every ten seconds (convrun.run_folder.lock); clocks may differ.
+# A process on another machine sends a heartbeat every ten seconds (convrun.run_folder.lock); clocks may differ.
 SILENT_SECONDS = 90.0
 ALIVE = ("waiting", "starting", "running")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunState:
-    """What can be said of a run now.
+class RunStatus:
+    """What is known of a run now.
 
     Attributes:
         state: waiting, starting, running, finished, failed, preempted, interrupted, diverged, cancelled, killed, or
             unknown.
-        step: optimizer steps done, as far as the folder tells.
-        seconds_left: to the last step at the speed of the last row; None: not training, or not known.
-        top1: the best of the weights that count, in percent.
-        why: what ended it, or why it waits.
-        where: the nodes or the host.
+        step: optimizer steps done, by what the folder holds.
+        seconds_left: to the last step, at the speed of the last row; None: not training, or unknown.
+        top1: the best of the weights that the recipe reports, in percent.
+        why: what ended the run, or why it waits.
+        where: the nodes, or the host.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class RunState:
 
     @property
     def exit_code(self) -> int | None:
-        """What the run ended with, or would have; None while it goes on."""
+        """The exit code that the run ended with, or would have; None while it is alive."""
         if self.state in ALIVE:
             return None
         return CODES.get(self.state, 130 if self.state == "cancelled" else 1)
@@ -75,20 +75,20 @@ class RunState:
         }
 
 
-def states_of(folders: Sequence[Path]) -> list[RunState]:
-    """The state of each run; each launcher is asked once for all its runs."""
+def run_statuses(folders: Sequence[Path]) -> list[RunStatus]:
+    """The status of each run; each launcher is asked once for all its runs."""
     launches = [read_launch(folder) for folder in folders]
     jobs = _asked(launches)
     return [_state(f, launch, job) for f, launch, job in zip(folders, launches, jobs, strict=True)]
 
 
-def state_of(folder: Path) -> RunState:
-    """The state of one run."""
-    return states_of([folder])[0]
+def run_status(folder: Path) -> RunStatus:
+    """The status of one run."""
+    return run_statuses([folder])[0]
 
 
 def _asked(launches: Sequence[Launch | None]) -> list[JobState]:
-    """What the launchers say. One that cannot be made here (its plugin is elsewhere) is passed over."""
+    """What the launchers say. A launcher that cannot be built here (its plugin is missing) is skipped."""
     found = [JobState("unknown") for _ in launches]
     groups: dict[str, list[int]] = {}
     for i, launch in enumerate(launches):
@@ -106,7 +106,7 @@ def _asked(launches: Sequence[Launch | None]) -> list[JobState]:
     return found
 
 
-def _state(folder: Path, launch: Launch | None, job: JobState) -> RunState:
+def _state(folder: Path, launch: Launch | None, job: JobState) -> RunStatus:
     status, rows = _json(folder / "status.json"), _rows(folder / "metrics.jsonl")
     plan = _json(folder / "plan.json")
     total = _number(status.get("total_steps")) or _number(plan.get("total_steps"))
@@ -117,7 +117,7 @@ def _state(folder: Path, launch: Launch | None, job: JobState) -> RunState:
     if state == "running" and total and isinstance(speed, int | float) and speed > 0:
         left = max(0, total - step) * _number(plan.get("batch_size")) / speed
     host = str(status.get("host", "")) if state not in ("waiting", "starting") else ""
-    return RunState(
+    return RunStatus(
         folder=folder,
         name=str(plan.get("name") or (launch.name if launch else folder.name)),
         state=state,
@@ -134,7 +134,7 @@ def _state(folder: Path, launch: Launch | None, job: JobState) -> RunState:
 
 
 def _verdict(folder: Path, status: Mapping[str, Any], launch: Launch | None, job: JobState) -> tuple[str, str]:
-    """(state, why): what the folder says, corrected by what else is known."""
+    """(state, why): what the folder says, corrected by what the launcher and the claim say."""
     said = str(status.get("state", ""))
     error = str(status.get("error", ""))
     if said == "finished" and job.state != "running":
@@ -144,48 +144,48 @@ def _verdict(folder: Path, status: Mapping[str, Any], launch: Launch | None, job
     if job.state == "running":
         return _in_job(folder, status, job)
     holder, who = _holder(folder) if said == "running" else ("unknown", "")
-    if launch is not None and job.state == "ended" and holder != "alive":  # else somebody goes on with it here
+    if launch is not None and job.state == "ended" and holder != "alive":  # alive: it was resumed on this machine
         return _after_job(folder, said, error, job)
     if said in ("", "preempted") and launch is not None and (folder / "logs" / CANCELLED).exists():
         return "cancelled", ""
     if said == "running":
         if holder in ("gone", "silent"):
-            how = "is gone, and did not get to save" if holder == "gone" else "has long given no sign of life"
-            return "killed", f"{who} {how}"
-        return ("running", "") if holder in ("alive", "heard") else ("unknown", f"nothing is known of {who}")
+            silence = f"has sent no heartbeat for {SILENT_SECONDS:.0f} s"
+            return "killed", f"{who} {'is gone, and could not save' if holder == 'gone' else silence}"
+        return ("running", "") if holder in ("alive", "heard") else ("unknown", f"{who} cannot be seen from here")
     if said in CODES:
         return said, error
     if launch is not None:
-        return "unknown", job.reason or f"launcher/{launch.launcher.get('name')} does not know it any more"
-    return "unknown", "its status.json is missing or makes no sense"
+        return "unknown", job.reason or f"launcher/{launch.launcher.get('name')} no longer knows it"
+    return "unknown", "its status.json is missing or cannot be read"
 
 
 def _in_job(folder: Path, status: Mapping[str, Any], job: JobState) -> tuple[str, str]:
-    """A job whose processes are there, or end, or are about to begin."""
+    """A job whose processes run, are ending, or are about to start."""
     said = str(status.get("state", ""))
     if said == "finished":
-        return "running", "it has done its last step, and ends"
+        return "running", "its last step is done; its processes are ending"
     if job.reason or has_ended_in_this_start(folder, status):
-        return "running", job.reason or "its processes end"
+        return "running", job.reason or "its processes are ending"
     return ("running" if said == "running" and _holder(folder)[0] != "gone" else "starting"), ""
 
 
 def _after_job(folder: Path, said: str, error: str, job: JobState) -> tuple[str, str]:
-    """A job that is over, of a run that is not finished."""
+    """A job that has ended, of a run that has not finished."""
     if (folder / "logs" / CANCELLED).exists() or job.word.startswith("CANCELLED"):
         return "cancelled", ""
     if said in ("failed", "diverged", "interrupted"):
         return said, error
     word = job.word if job.reason in ("", job.word) else f"{job.word}, {job.reason}"
     if said == "preempted" and job.word not in ("NODE_FAIL", "BOOT_FAIL"):
-        return said, f"it was not put back into the queue ({word})"
+        return said, f"it was not requeued ({word})"
     return "killed" if said == "running" else "failed", f"the job ended ({word})"
 
 
 def _holder(folder: Path) -> tuple[Literal["alive", "heard", "silent", "gone", "unknown"], str]:
-    """How the process that writes to the folder is, and who that is.
+    """Whether the process that writes to the folder is alive, and which process it is.
 
-    Heard, silent: it is on another machine, with or without a sign of life of late.
+    Heard, silent: it is on another machine, with or without a recent heartbeat.
     """
     nobody = "its process"
     try:
@@ -204,7 +204,7 @@ def _holder(folder: Path) -> tuple[Literal["alive", "heard", "silent", "gone", "
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON map; empty if it is none."""
+    """The JSON object in a file; empty if there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -213,7 +213,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The last rows of a run's metrics, without what is no row."""
+    """The last rows of a run's metrics; lines that are not rows are skipped."""
     rows = []
     for line in tail(path).splitlines():
         try:
