@@ -253,12 +253,18 @@ def _check_contract(component: Component, contract: Kind) -> None:
             f"{component.kind}/{component.name} ({component.source}) takes {positional or 'nothing'} by position, but "
             f"{contract.with_article} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
         )
+    keys = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     taken = {"name", *getattr(contract.settings, "__dataclass_fields__", ())}
-    clash = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in taken]
+    clash = [name for name in keys if name in taken]
     if clash:
         raise PluginError(
             f"{component.kind}/{component.name} ({component.source}) has a key {clash[0]}, which every "
             f"{component.kind} section has already; call it something else"
+        )
+    if lacking := [name for name in contract.required_keys if name not in keys]:
+        raise PluginError(
+            f"{component.kind}/{component.name} ({component.source}) has no key {lacking[0]}, which "
+            f"{contract.with_article} must have; put it after a lone *"
         )
     missing = [name for name in contract.required_meta if name not in component.meta]
     if missing:

@@ -8,16 +8,15 @@ Copy this file beside a recipe and list it there:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from convrun.keys import Fraction, Limits, PositiveInt
+from convrun.contracts.model import Depths, Dims, DropPathRate
+from convrun.keys import PositiveInt
 from convrun.models.shapes import Shape
 from convrun.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)]
 
 
 def _gate_width(channels: int, reduction: int) -> int:
@@ -37,17 +36,14 @@ def _count(
 def convnext_se(
     num_classes: int,
     *,
-    depths: PerStage,
-    dims: PerStage,
+    depths: Depths,
+    dims: Dims,
     reduction: PositiveInt = 16,
-    drop_path_rate: Fraction = 0.0,
+    drop_path_rate: DropPathRate = 0.0,
 ) -> nn.Module:
     """A ConvNeXt V2 with squeeze-and-excitation (arXiv:1709.01507) in place of GRN (arXiv:2301.00808, section 4).
 
-    depths: blocks in each of the 4 stages
-    dims: channels in each of the 4 stages
     reduction: by what the gate narrows a block's 4 × dims hidden channels
-    drop_path_rate: probability to skip the last block for an image; earlier blocks rise to it linearly from 0
     """
     from timm.models.convnext import ConvNeXt
 

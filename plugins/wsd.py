@@ -9,12 +9,11 @@ Copy this file beside a recipe and list it there:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
-from convrun.contracts.scheduler import Horizon, warmup_steps_of
+from convrun.contracts.scheduler import Horizon, MinLr, Schedule
 from convrun.errors import KeyProblem
-from convrun.keys import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from convrun.keys import PositiveFloat, PositiveInt
 from convrun.registry import register
 
 
@@ -22,32 +21,23 @@ from convrun.registry import register
 def wsd(
     horizon: Horizon,
     *,
-    warmup_epochs: NonNegativeFloat | None = None,
-    warmup_steps: NonNegativeInt | None = None,
     decay_epochs: PositiveFloat | None = None,
     decay_steps: PositiveInt | None = None,
     shape: Literal["sqrt", "linear"] = "sqrt",
-    min_lr: NonNegativeFloat = 0.0,
-) -> Callable[[int], float]:
+    min_lr: MinLr = 0.0,
+) -> Schedule:
     """Warm-up, the peak, then a decay at the end (MiniCPM, arXiv:2404.06395; the decay's shapes: arXiv:2405.18392).
 
-    warmup_epochs: length of the linear warm-up in epochs, rounded to whole steps (or use warmup_steps)
-    warmup_steps: length of the linear warm-up in optimizer steps (or use warmup_epochs)
     decay_epochs: length of the decay in epochs, rounded to whole steps (this or decay_steps)
     decay_steps: length of the decay in optimizer steps (this or decay_epochs)
     shape: how the decay falls with its progress t from 0 to 1; sqrt: as 1 - sqrt(t), linear: as 1 - t
-    min_lr: learning rate the decay falls towards; the step after the last would reach it
     """
-    warmup = warmup_steps_of(horizon, warmup_epochs, warmup_steps)
-    decay = _decay_steps_of(horizon, decay_epochs, decay_steps, warmup)
-    if min_lr > horizon.peak_lr:
-        message = f"{min_lr:g} is above the peak of {horizon.peak_lr:g}, so the decay would rise"
-        raise KeyProblem("min_lr", message, "lower it or raise optimizer.lr")
+    # The warm-up is no business of a schedule: convrun does it before, and asks from horizon.warmup_steps on.
+    decay = _decay_steps_of(horizon, decay_epochs, decay_steps)
+    horizon.check_min_lr(min_lr)
     peak, start = horizon.peak_lr, horizon.total_steps - decay
 
     def lr_of(step: int) -> float:
-        if step < warmup:
-            return peak * (step + 1) / warmup
         if step < start:
             return peak
         progress = (step - start) / decay
@@ -56,16 +46,18 @@ def wsd(
     return lr_of
 
 
-def _decay_steps_of(horizon: Horizon, epochs: float | None, steps: int | None, warmup: int) -> int:
+def _decay_steps_of(horizon: Horizon, epochs: float | None, steps: int | None) -> int:
     if (epochs is None) == (steps is None):
         stated = "neither is" if epochs is None else "both are"
         raise KeyProblem("decay_epochs", f"exactly one of decay_epochs and decay_steps is needed, {stated} set")
     key, decay = "decay_steps", steps or 0
     if epochs is not None:
-        key, decay = "decay_epochs", round(epochs * horizon.steps_per_epoch)
+        key, decay = "decay_epochs", horizon.steps_in(epochs)
     if decay == 0:
         raise KeyProblem(key, "is less than one optimizer step", "make it longer")
-    if warmup + decay > horizon.total_steps:
-        message = f"a warm-up of {warmup} steps and a decay of {decay} do not fit a run of {horizon.total_steps}"
-        raise KeyProblem(key, message, "shorten one of them or train longer")
+    if horizon.warmup_steps + decay > horizon.total_steps:
+        both = f"a warm-up of {horizon.warmup_steps} steps and a decay of {decay}"
+        raise KeyProblem(
+            key, f"{both} do not fit a run of {horizon.total_steps}", "shorten one of them or train longer"
+        )
     return decay

@@ -17,7 +17,7 @@ from convrun import plugins
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = '''
-from convrun.components.schedulers import Horizon
+from convrun.contracts.scheduler import Horizon
 from convrun.keys import PositiveFloat
 from convrun.registry import register
 

@@ -183,6 +183,16 @@ def test_what_a_kind_needs_beside_the_builder_is_asked_for(fresh_registry, kind,
         fresh_registry.register(kind, "x")(one)
 
 
+def test_a_key_that_convrun_reads_must_be_there(fresh_registry):
+    def without(parameter_groups, *, momentum: float = 0.9):
+        pass
+
+    with pytest.raises(
+        PluginError, match=r"optimizer/x \(.*\) has no key lr, which an optimizer must have; put it after"
+    ):
+        fresh_registry.register("optimizer", "x")(without)
+
+
 def test_a_key_that_every_section_has_already_is_refused(fresh_registry):
     def named(*, name: str = ""):
         pass

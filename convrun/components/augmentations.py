@@ -37,6 +37,7 @@ Chance = Annotated[float, Limits(gt=0, le=1)]
 Share = Annotated[float, Limits(gt=0, le=1)]
 PartialShare = Annotated[float, Limits(gt=0, lt=1)]
 Turn = Annotated[float, Limits(ge=0, le=0.5)]
+Spread = Annotated[NonNegativeFloat, "x draws the factor from max(0, 1 - x)..1 + x; 0 is off"]
 
 _TWO_CROPS = "both bring the image to the input size; keep one"
 _JITTER = "RandAugment replaces colour jitter in the released pipeline, so colour jitter would have no effect"
@@ -172,16 +173,13 @@ def _check_color_jitter(*, brightness: float, contrast: float, saturation: float
 def color_jitter(
     shape: Shape,
     *,
-    brightness: NonNegativeFloat = 0.4,
-    contrast: NonNegativeFloat = 0.4,
-    saturation: NonNegativeFloat = 0.4,
+    brightness: Spread = 0.4,
+    contrast: Spread = 0.4,
+    saturation: Spread = 0.4,
     hue: Turn = 0.0,
 ) -> PerImage:
     """Random changes of colour, in random order (after AlexNet's, doi:10.1145/3065386; torchvision's ranges).
 
-    brightness: x draws the factor from max(0, 1 - x)..1 + x; 0 is off
-    contrast: x draws the factor from max(0, 1 - x)..1 + x; 0 is off
-    saturation: x draws the factor from max(0, 1 - x)..1 + x; 0 is off
     hue: x draws the turn from -x..x, in turns of the colour circle (0..0.5); 0 is off
     """
     _check_color_jitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convrun.contracts.data import DataFacts
+from convrun.contracts.data import DataFacts, NumClasses, TrainImages, ValImages
 from convrun.errors import DataError, KeyProblem
 from convrun.keys import PositiveInt
 from convrun.registry import register
@@ -89,18 +89,15 @@ def image_folder(
     split: str,
     *,
     root: str,
-    num_classes: PositiveInt | None = None,
-    train_images: PositiveInt | None = None,
-    val_images: PositiveInt | None = None,
+    num_classes: NumClasses = None,
+    train_images: TrainImages = None,
+    val_images: ValImages = None,
     train_folder: str = "train",
     val_folder: str | None = "val",
 ) -> ImageSet:
     """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
 
     root: the folder that holds the train and val folders
-    num_classes: number of class folders; declare all three numbers and no disk is touched before the run starts
-    train_images: number of training images
-    val_images: number of validation images
     train_folder: name of the folder of training images, below root; `.` is root itself
     val_folder: name of the folder of validation images, below root; null: there are none, so evaluation must be off
     """
@@ -135,16 +132,14 @@ def npz(
     split: str,
     *,
     path: str,
-    num_classes: PositiveInt | None = None,
-    train_images: PositiveInt | None = None,
-    val_images: PositiveInt | None = None,
+    num_classes: NumClasses = None,
+    train_images: TrainImages = None,
+    val_images: ValImages = None,
 ) -> ImageSet:
     """A MedMNIST-style .npz file, held in memory: train_images, train_labels, val_images, val_labels (, class_names).
 
-    path: the file; images are uint8 [n, h, w] or [n, h, w, 3], labels integers [n] or [n, 1]
-    num_classes: number of classes; without class_names in the file it may be more than the labels show
-    train_images: number of training images; declare all three numbers and no disk is touched before the run starts
-    val_images: number of validation images
+    path: the file; images are uint8 [n, h, w] or [n, h, w, 3], labels integers [n] or [n, 1]; where it has no
+        class_names, num_classes may be more than the labels show
     """
     from convrun.data.npz import NpzImages
 
@@ -202,9 +197,9 @@ def parquet(
     val: Patterns = "data/validation-*.parquet",
     image_column: str = "image",
     label_column: str = "label",
-    num_classes: PositiveInt | None = None,
-    train_images: PositiveInt | None = None,
-    val_images: PositiveInt | None = None,
+    num_classes: NumClasses = None,
+    train_images: TrainImages = None,
+    val_images: ValImages = None,
     cache: bool = True,
 ) -> ImageSet:
     """Parquet files that hold encoded images and labels, as image data sets on the Hugging Face hub do.
@@ -213,10 +208,8 @@ def parquet(
     train: the files of training images: a path or pattern below root (data/train-*.parquet), or a list of them
     val: the files of validation images, likewise; data/test-*.parquet evaluates on the test images
     image_column: the column of images, bytes or a struct with a field `bytes`
-    label_column: the column of labels, integers from 0
-    num_classes: number of classes; where the files do not name them it may be more than the labels show
-    train_images: number of training images; declare all three numbers and no disk is touched before the run starts
-    val_images: number of validation images
+    label_column: the column of labels, integers from 0; where the files do not name the classes, num_classes may be
+        more than the labels show
     cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
     """
@@ -281,9 +274,9 @@ def synthetic(
 ) -> ImageSet:
     """Made-up images, a coloured pattern for each class under noise: for trying things out and for timing.
 
-    train_images: number of training images
-    val_images: number of validation images
-    num_classes: number of classes
+    train_images: how many training images are made
+    val_images: how many validation images are made
+    num_classes: how many classes they show
     image_size: height and width in pixels
     """
     from convrun.data.synthetic import SyntheticImages

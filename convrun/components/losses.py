@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from convrun.contracts.loss import LabelSmoothing
 from convrun.keys import Fraction
 from convrun.registry import register
 
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 
 
 @register("loss", "cross_entropy")
-def cross_entropy(*, label_smoothing: Fraction = 0.0) -> Loss:
-    """Cross-entropy with label smoothing (Szegedy et al., arXiv:1512.00567, section 7).
-
-    label_smoothing: share s of the target spread evenly: s/K on every class, 1 - s more on the true one
-    """
+def cross_entropy(*, label_smoothing: LabelSmoothing = 0.0) -> Loss:
+    """Cross-entropy with label smoothing (Szegedy et al., arXiv:1512.00567, section 7)."""
     from torch.nn import functional
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -49,11 +47,10 @@ def soft_target_cross_entropy() -> Loss:
 
 @register("loss", "binary_cross_entropy")
 def binary_cross_entropy(
-    *, label_smoothing: Fraction = 0.0, target_threshold: Fraction | None = None, sum_classes: bool = False
+    *, label_smoothing: LabelSmoothing = 0.0, target_threshold: Fraction | None = None, sum_classes: bool = False
 ) -> Loss:
     """One sigmoid a class instead of a softmax (Wightman et al., arXiv:2110.00476).
 
-    label_smoothing: share s of the target spread evenly: s/K on every class, 1 - s more on the true one
     target_threshold: targets above it, after smoothing, become 1 and all others 0; null leaves them soft
     sum_classes: sum over the classes instead of their mean, which makes the loss K times larger
     """

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+from convrun.contracts.model import Depths, Dims, DropPathRate, DropRate, LayerScaleInit
 from convrun.errors import KeyProblem
-from convrun.keys import Fraction, Limits, NonNegativeFloat, PositiveInt
+from convrun.keys import Fraction, PositiveInt
 from convrun.models.shapes import ISOTROPIC, SMALLER, V1, V2, IsotropicShape, Shape
 from convrun.registry import register
 
 if TYPE_CHECKING:
     from torch import nn
 
-PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)]
-
-
-_MEANINGS = {
-    "drop_path_rate": "probability to skip the last block for an image; earlier blocks rise to it linearly from 0",
-    "layer_scale_init": "start value of each block's per-channel scale; null: no layer scale",
-    "drop_rate": "probability to drop a feature before the head",
-}
-
-
-def _docstring(summary: str, *keys: str) -> str:
-    return "\n\n".join([summary, "\n".join(f"{key}: {_MEANINGS[key]}" for key in keys)])
-
 
 def _register_v1(name: str, shape: Shape, source: str) -> None:
     def build(
         num_classes: int,
         *,
-        drop_path_rate: Fraction = 0.0,
-        layer_scale_init: NonNegativeFloat | None = 1e-6,
-        drop_rate: Fraction = 0.0,
+        drop_path_rate: DropPathRate = 0.0,
+        layer_scale_init: LayerScaleInit = 1e-6,
+        drop_rate: DropRate = 0.0,
     ) -> nn.Module:
         return _built(shape, num_classes, drop_path_rate, layer_scale_init, drop_rate)
 
@@ -48,8 +36,8 @@ def _register_v2(name: str, shape: Shape) -> None:
     def build(
         num_classes: int,
         *,
-        drop_path_rate: Fraction = 0.0,
-        drop_rate: Fraction = 0.0,
+        drop_path_rate: DropPathRate = 0.0,
+        drop_rate: DropRate = 0.0,
     ) -> nn.Module:
         return _built(shape, num_classes, drop_path_rate, None, drop_rate)
 
@@ -67,7 +55,7 @@ def _file(
     millions = parameters(1000) / 1e6
     summary = f"ConvNeXt {version}{size}: {depths} blocks, {dims} channels, {millions:.1f} M parameters ({source})."
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = _docstring(summary, *(build.__kwdefaults__ or {}))
+    build.__doc__ = summary
     register("model", name, parameters=parameters)(build)
 
 
@@ -107,25 +95,20 @@ def _count_free(
 def convnext(
     num_classes: int,
     *,
-    depths: PerStage,
-    dims: PerStage,
+    depths: Depths,
+    dims: Dims,
     patch_size: PositiveInt = 4,
     kernel_size: PositiveInt = 7,
-    layer_scale_init: NonNegativeFloat | None = 1e-6,
+    layer_scale_init: LayerScaleInit = 1e-6,
     use_grn: bool = False,
-    drop_path_rate: Fraction = 0.0,
-    drop_rate: Fraction = 0.0,
+    drop_path_rate: DropPathRate = 0.0,
+    drop_rate: DropRate = 0.0,
 ) -> nn.Module:
     """A ConvNeXt of free shape (arXiv:2201.03545, section 2; V2's blocks: arXiv:2301.00808, section 4).
 
-    depths: blocks in each of the 4 stages
-    dims: channels in each of the 4 stages
     patch_size: side and stride in pixels of the stem's convolution; 1 or 2 suit images of 32 pixels
     kernel_size: side of the depthwise convolutions, odd
-    layer_scale_init: start value of each block's per-channel scale; null: no layer scale, as in V2
     use_grn: global response normalization in each block, as in V2
-    drop_path_rate: probability to skip the last block for an image; earlier blocks rise to it linearly from 0
-    drop_rate: probability to drop a feature before the head
     """
     _check_shape(depths=depths, dims=dims, kernel_size=kernel_size)
     shape = Shape(tuple(depths), tuple(dims), patch_size, kernel_size, use_grn)
@@ -150,8 +133,8 @@ def _register_isotropic(name: str, shape: IsotropicShape) -> None:
     def build(
         num_classes: int,
         *,
-        drop_path_rate: Fraction = 0.0,
-        layer_scale_init: NonNegativeFloat | None = default,
+        drop_path_rate: DropPathRate = 0.0,
+        layer_scale_init: LayerScaleInit = default,
     ) -> nn.Module:
         from convrun.models.isotropic import IsotropicConvNeXt
 
@@ -163,7 +146,7 @@ def _register_isotropic(name: str, shape: IsotropicShape) -> None:
     size, millions = name.rpartition("_")[2], parameters(1000) / 1e6
     build.__name__ = build.__qualname__ = name
     summary = f"Isotropic ConvNeXt {size}: {shape.depth} blocks of {shape.dim} channels, {millions:.1f} M parameters"
-    build.__doc__ = _docstring(f"{summary} (arXiv:2201.03545, section 3.3).", *(build.__kwdefaults__ or {}))
+    build.__doc__ = f"{summary} (arXiv:2201.03545, section 3.3)."
     register("model", name, parameters=parameters)(build)
 
 
@@ -186,16 +169,14 @@ def convnext_isotropic(
     depth: PositiveInt,
     dim: PositiveInt,
     patch_size: PositiveInt = 16,
-    layer_scale_init: NonNegativeFloat | None = None,
-    drop_path_rate: Fraction = 0.0,
+    layer_scale_init: LayerScaleInit = None,
+    drop_path_rate: DropPathRate = 0.0,
 ) -> nn.Module:
     """An isotropic ConvNeXt of free shape: blocks of one width at one resolution (arXiv:2201.03545, section 3.3).
 
     depth: blocks
     dim: channels of every block
     patch_size: side and stride in pixels of the stem's convolution
-    layer_scale_init: start value of each block's per-channel scale; null: no layer scale
-    drop_path_rate: probability to skip the last block for an image; earlier blocks rise to it linearly from 0
     """
     from convrun.models.isotropic import IsotropicConvNeXt
 

@@ -1,13 +1,10 @@
-"""Optimizers: parameter groups in, a torch optimizer out.
-
-Groups that need no weight decay carry `weight_decay: 0.0`; the others take the optimizer's key. Groups also carry
-`lr_scale` (layer decay), which torch keeps and saves; convrun sets each group's lr from it before every step.
-"""
+"""The optimizers a recipe can name: torch's, timm's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from convrun.contracts.optimizer import AdamBetas, DecoupledDecay, Epsilon, Groups, LearningRate
 from convrun.errors import KeyProblem
 from convrun.keys import Betas, Fraction, NonNegativeFloat, PositiveFloat
 from convrun.registry import register
@@ -15,25 +12,17 @@ from convrun.registry import register
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    Groups = list[dict[str, Any]]
-
 
 @register("optimizer", "adamw", slots=2, shards=True)
 def adamw(
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
-    weight_decay: NonNegativeFloat = 0.05,
-    betas: Betas = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
+    lr: LearningRate,
+    weight_decay: DecoupledDecay = 0.05,
+    betas: AdamBetas = (0.9, 0.999),
+    eps: Epsilon = 1e-8,
 ) -> Optimizer:
-    """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2).
-
-    lr: peak learning rate; the scheduler moves below it
-    weight_decay: share of a weight that is taken away a step, times the learning rate
-    betas: decay a step of the running means of the gradient and of its square
-    eps: added to the denominator
-    """
+    """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101, algorithm 2)."""
     import torch
 
     return torch.optim.AdamW(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
@@ -48,14 +37,13 @@ def _check_sgd(*, momentum: float, nesterov: bool, **others: Any) -> None:
 def sgd(
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
+    lr: LearningRate,
     weight_decay: NonNegativeFloat = 0.0,
     momentum: Fraction = 0.9,
     nesterov: bool = False,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum (Sutskever et al., ICML 2013, section 2).
 
-    lr: peak learning rate; the scheduler moves below it
     weight_decay: L2 penalty: this times the weight is added to its gradient
     momentum: share of the last update that is kept; 0 turns it off
     nesterov: take the gradient where the momentum leads (needs momentum above 0)
@@ -70,20 +58,16 @@ def sgd(
 def adamp(
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
-    weight_decay: NonNegativeFloat = 0.0,
-    betas: Betas = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
+    lr: LearningRate,
+    weight_decay: DecoupledDecay = 0.0,
+    betas: AdamBetas = (0.9, 0.999),
+    eps: Epsilon = 1e-8,
     delta: PositiveFloat = 0.1,
     wd_ratio: NonNegativeFloat = 0.1,
     nesterov: bool = False,
 ) -> Optimizer:
     """AdamP: AdamW without the part of an update that only grows a weight's norm (arXiv:2006.08217, algorithm 2).
 
-    lr: peak learning rate; the scheduler moves below it
-    weight_decay: share of a weight that is taken away a step, times the learning rate
-    betas: decay a step of the running means of the gradient and of its square
-    eps: added to the denominator
     delta: threshold of the cosine between weight and gradient below which a weight counts as scale-invariant
     wd_ratio: factor on the weight decay of scale-invariant weights
     nesterov: take the gradient where the momentum leads
@@ -106,14 +90,14 @@ def adamp(
 def lion(
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
-    weight_decay: NonNegativeFloat = 0.0,
+    lr: LearningRate,
+    weight_decay: DecoupledDecay = 0.0,
     betas: Betas = (0.9, 0.99),
 ) -> Optimizer:
-    """Lion: the sign of an interpolated momentum (Chen et al., arXiv:2302.06675, program 1).
+    """Lion: the sign of an interpolated momentum, at a learning rate 3 to 10 times below AdamW's.
 
-    lr: peak learning rate, 3 to 10 times below AdamW's (section 5); the scheduler moves below it
-    weight_decay: share of a weight that is taken away a step, times the learning rate
+    After Chen et al., arXiv:2302.06675, program 1 and section 5.
+
     betas: weight of the momentum in the update, then decay of the momentum a step
     """
     from timm.optim.lion import Lion
@@ -125,17 +109,14 @@ def lion(
 def lamb(
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
+    lr: LearningRate,
     weight_decay: NonNegativeFloat = 0.0,
-    betas: Betas = (0.9, 0.999),
-    eps: PositiveFloat = 1e-6,
+    betas: AdamBetas = (0.9, 0.999),
+    eps: Epsilon = 1e-6,
 ) -> Optimizer:
     """LAMB: Adam with each layer's step scaled to its weight norm (You et al., arXiv:1904.00962, algorithm 2).
 
-    lr: peak learning rate; the scheduler moves below it
     weight_decay: this times the weight is added to the step before it is scaled
-    betas: decay a step of the running means of the gradient and of its square
-    eps: added to the denominator
     """
     from timm.optim.lamb import Lamb
 
@@ -148,13 +129,12 @@ def timm_optimizer(
     name: str,
     parameter_groups: Groups,
     *,
-    lr: PositiveFloat,
+    lr: LearningRate,
     weight_decay: NonNegativeFloat = 0.0,
     options: dict[str, Any] | None = None,
 ) -> Optimizer:
     """Any optimizer of timm by its name there: timm/nadamw, timm/muon, timm/lookahead_adamw (timm.optim).
 
-    lr: peak learning rate; the scheduler moves below it
     weight_decay: as that optimizer understands it
     options: further arguments of that optimizer, by its own names
     """

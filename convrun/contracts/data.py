@@ -12,14 +12,16 @@ from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 if TYPE_CHECKING:
     from PIL import Image
 
-
 Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
-
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Keys of the data sets that are files: what a recipe may declare of them.
+NumClasses = Annotated[
+    PositiveInt | None, "number of classes; declare all three numbers and no disk is touched before the run starts"
+]
+TrainImages = Annotated[PositiveInt | None, "number of training images"]
+ValImages = Annotated[PositiveInt | None, "number of validation images"]
 
 
 @dataclass(frozen=True)

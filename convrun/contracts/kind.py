@@ -17,6 +17,7 @@ class Kind:
         receives: the positional parameters convrun hands in, each with its meaning.
         returns: what the component must give back.
         settings: a dataclass of keys that every section of the kind takes, or None.
+        required_keys: keys that every component of the kind must have, for convrun reads them.
         is_list: whether the section is a list of components.
         required_meta: names that `register(..., name=value)` must give for the kind.
         optional_meta: names that it may give.
@@ -28,6 +29,7 @@ class Kind:
     receives: dict[str, str]
     returns: str
     settings: type[Any] | None = None
+    required_keys: tuple[str, ...] = ()
     is_list: bool = False
     required_meta: dict[str, str] = field(default_factory=dict)
     optional_meta: dict[str, str] = field(default_factory=dict)

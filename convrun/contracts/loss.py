@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from convrun.contracts.kind import Kind
+from convrun.keys import Fraction
+
+# A key that several losses share.
+LabelSmoothing = Annotated[
+    Fraction, "share s of the target spread evenly: s/K on every class, 1 - s more on the true one"
+]
 
 LOSS = Kind(
     "loss",

@@ -1,11 +1,25 @@
-"""Models: the keys that all of them take."""
+"""Models: images in, one logit a class out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from convrun.contracts.kind import Kind
-from convrun.keys import PositiveInt
+from convrun.keys import Fraction, Limits, NonNegativeFloat, PositiveInt
+
+PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)]
+
+# Keys that several models share.
+Depths = Annotated[PerStage, "blocks in each of the 4 stages"]
+Dims = Annotated[PerStage, "channels in each of the 4 stages"]
+DropPathRate = Annotated[
+    Fraction, "probability to skip the last block for an image; earlier blocks rise to it linearly from 0"
+]
+DropRate = Annotated[Fraction, "probability to drop a feature before the head"]
+LayerScaleInit = Annotated[
+    NonNegativeFloat | None, "start value of each block's per-channel scale; null: no layer scale"
+]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,20 @@
-"""Optimizers: the keys that all of them take."""
+"""Optimizers: parameter groups in, a torch optimizer out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from convrun.contracts.kind import Kind
-from convrun.keys import Limits, PositiveInt
+from convrun.keys import Betas, Limits, NonNegativeFloat, PositiveFloat, PositiveInt
+
+Groups = list[dict[str, Any]]
+
+# Keys that several optimizers share.
+LearningRate = Annotated[PositiveFloat, "peak learning rate; the scheduler moves below it"]
+DecoupledDecay = Annotated[NonNegativeFloat, "share of a weight that is taken away a step, times the learning rate"]
+AdamBetas = Annotated[Betas, "decay a step of the running means of the gradient and of its square"]
+Epsilon = Annotated[PositiveFloat, "added to the denominator"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,13 @@ OPTIMIZER = Kind(
     "optimizer",
     "convrun.components.optimizers",
     "optimizer",
-    {"parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0"},
+    {
+        "parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0, the "
+        "other groups take the optimizer's key; lr_scale comes from layer_decay, torch keeps and saves it"
+    },
     "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
     settings=OptimizerSettings,
+    required_keys=("lr",),
     optional_meta={
         "slots": "values kept for each parameter, so that validate knows the size of checkpoints",
         "shards": "whether it computes the same on torch's DTensors, of which each process holds a share (fsdp)",

@@ -1,14 +1,31 @@
-"""Schedules: what they span, and the warm-up that all of them share."""
+"""Schedulers: the learning rate of every optimizer step after the warm-up, which convrun does the same for all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from convrun.contracts.kind import Kind
 from convrun.errors import KeyProblem
+from convrun.keys import NonNegativeFloat, NonNegativeInt
 
 Schedule = Callable[[int], float]
+MinLr = Annotated[NonNegativeFloat, "learning rate the schedule falls towards; the step after the last would reach it"]
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Keys that every scheduler section takes beside the scheduler's own.
+
+    warmup_epochs: length of the linear warm-up in epochs, rounded to whole steps (or use warmup_steps)
+    warmup_steps: length of the linear warm-up in optimizer steps (or use warmup_epochs)
+    warmup_start_lr: learning rate of the first warm-up step
+    """
+
+    warmup_epochs: NonNegativeFloat | None = None
+    warmup_steps: NonNegativeInt | None = None
+    warmup_start_lr: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -16,42 +33,34 @@ class Horizon:
     """What a schedule spans.
 
     Attributes:
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the whole run, its warm-up included.
         steps_per_epoch: optimizer steps of one epoch, floor(images / batch_size).
         peak_lr: the learning rate at the end of the warm-up, after any scaling with the batch.
+        warmup_steps: optimizer steps of the warm-up; the schedule is asked from this step on.
     """
 
     total_steps: int
     steps_per_epoch: int
     peak_lr: float
+    warmup_steps: int = 0
 
+    def steps_in(self, epochs: float) -> int:
+        """Whole optimizer steps of so many epochs."""
+        return round(min(epochs * self.steps_per_epoch, 2.0**53))
 
-def warmup_steps_of(horizon: Horizon, warmup_epochs: float | None, warmup_steps: int | None) -> int:
-    """How many steps the warm-up lasts, whichever unit it was given in.
-
-    Raises:
-        KeyProblem: both units are given, or the warm-up leaves no step for the schedule itself.
-    """
-    if warmup_epochs is not None and warmup_steps is not None:
-        raise KeyProblem("warmup_steps", "the warm-up is given twice, in epochs and in steps", "leave one out")
-    key, steps = "warmup_steps", warmup_steps or 0
-    if warmup_epochs is not None:
-        key, steps = "warmup_epochs", steps_in(warmup_epochs, horizon)
-    if steps and steps >= horizon.total_steps:
-        message = f"a warm-up of {steps} steps does not fit a run of {horizon.total_steps}"
-        raise KeyProblem(key, message, "shorten the warm-up or train longer")
-    return steps
-
-
-def steps_in(epochs: float, horizon: Horizon) -> int:
-    """Whole optimizer steps of so many epochs."""
-    return round(min(epochs * horizon.steps_per_epoch, 2.0**53))
+    def check_min_lr(self, min_lr: float) -> None:
+        """Raises KeyProblem if a schedule that falls towards `min_lr` would rise."""
+        if min_lr > self.peak_lr:
+            message = f"{min_lr:g} is above the peak of {self.peak_lr:g}, so the schedule would rise"
+            raise KeyProblem("min_lr", message, "lower it or raise optimizer.lr")
 
 
 SCHEDULER = Kind(
     "scheduler",
     "convrun.components.schedulers",
     "scheduler",
-    {"horizon": "convrun.contracts.scheduler.Horizon(total_steps, steps_per_epoch, peak_lr)"},
-    "function(step: int, from 0) -> learning rate of that optimizer step; plain arithmetic, no torch",
+    {"horizon": "convrun.contracts.scheduler.Horizon(total_steps, steps_per_epoch, peak_lr, warmup_steps)"},
+    "function(step: int, from 0) -> learning rate of that optimizer step, plain arithmetic, no torch; it is asked from "
+    "step warmup_steps on, convrun warms up before",
+    settings=SchedulerSettings,
 )

@@ -65,6 +65,8 @@ def kind_description(kind: Kind, names: list[str]) -> str:
     lines += ["", "convrun passes" if kind.receives else "convrun passes nothing"]
     lines += [f"  {name}: {meaning}" for name, meaning in kind.receives.items()]
     lines += ["", "it returns", f"  {kind.returns}"]
+    if kind.required_keys:
+        lines += ["", f"among its keys must be {', '.join(kind.required_keys)}"]
     if kind.required_meta:
         lines += ["", "register() also takes", *(f"  {n}: {m}" for n, m in kind.required_meta.items())]
     if kind.optional_meta:

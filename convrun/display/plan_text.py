@@ -85,19 +85,9 @@ def _stop_after(seconds: int | None) -> str:
 
 
 def _learning_rates(plan: Plan) -> str:
-    steps = warmup_steps(plan)
+    steps = plan.horizon.warmup_steps
     warmup = f"{steps:,} warm-up steps from {plan.lr(0):.4g}, " if steps else ""
     return f"{plan.scheduler.name}: {warmup}peak {plan.peak_lr:.6g}, final {plan.lr(plan.total_steps - 1):.4g}"
-
-
-def warmup_steps(plan: Plan) -> int:
-    """Steps before the learning rate follows the schedule proper."""
-    from convrun.contracts.scheduler import warmup_steps_of
-
-    values = plan.scheduler.values
-    if "warmup_epochs" not in values and "warmup_steps" not in values:
-        return 0
-    return warmup_steps_of(plan.horizon, values.get("warmup_epochs"), values.get("warmup_steps"))
 
 
 def _optimizer(plan: Plan) -> str:

@@ -1,6 +1,9 @@
 """The keys a recipe may set, read from a signature: names, types, limits, defaults and meaning, written once.
 
-A component's keyword-only parameters and a section's dataclass fields become `Key`s.
+A component's keyword-only parameters and a section's dataclass fields become `Key`s. What a key means says a line
+`name: meaning` of the docstring, or, for a key that several share, a text in its type:
+
+    LearningRate = Annotated[PositiveFloat, "peak learning rate; the scheduler moves below it"]
 """
 
 from __future__ import annotations
@@ -71,9 +74,10 @@ class Key:
 
 
 def keys_of(function: Callable[..., Any]) -> tuple[Key, ...]:
-    """The keys of a component: its keyword-only parameters, in order; meanings come from the docstring.
+    """The keys of a component: its keyword-only parameters, in order.
 
-    A docstring line `name: meaning` (continued on lines indented deeper) describes the parameter of that name.
+    A docstring line `name: meaning` (continued on lines indented deeper) describes the parameter of that name; where
+    there is none, a text in its annotation does.
 
     Raises:
         TypeError: a keyword-only parameter has no annotation, or one that cannot be resolved.
@@ -85,7 +89,7 @@ def keys_of(function: Callable[..., Any]) -> tuple[Key, ...]:
         raise TypeError(f"no type annotation on {', '.join(bare)}")
     annotations = _resolved({p.name: p.annotation for p in parameters}, getattr(raw, "__globals__", {}))
     meanings = meanings_in(inspect.getdoc(function) or "", [p.name for p in parameters])
-    return tuple(Key(p.name, annotations[p.name], p.default, meanings.get(p.name, "")) for p in parameters)
+    return tuple(_key(p.name, annotations[p.name], p.default, meanings) for p in parameters)
 
 
 def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
@@ -100,7 +104,21 @@ def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
         return REQUIRED if f.default is dataclasses.MISSING else f.default
 
     named = {f.name: f.name.removesuffix("_") for f in fields}  # the field `from_` is the key `from`
-    return tuple(Key(named[f.name], hints[f.name], default(f), meanings.get(named[f.name], "")) for f in fields)
+    return tuple(_key(named[f.name], hints[f.name], default(f), meanings) for f in fields)
+
+
+def _key(name: str, annotation: Any, default: Any, meanings: Mapping[str, str]) -> Key:
+    return Key(name, annotation, default, meanings.get(name) or _meaning_in(annotation))
+
+
+def _meaning_in(annotation: Any) -> str:
+    """The text in an annotation, `X | None` included."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return next((text for text in reversed(arguments[1:]) if isinstance(text, str)), "")
+    if origin in (typing.Union, types.UnionType):
+        return next((text for text in map(_meaning_in, arguments) if text), "")
+    return ""
 
 
 def is_section(annotation: Any) -> typing.TypeGuard[type[Any]]:

@@ -56,6 +56,7 @@ def schema_of(annotation: Any) -> core_schema.CoreSchema:
 
 
 def _limited(annotation: Any, metadata: tuple[Any, ...], whole: Any) -> core_schema.CoreSchema:
+    metadata = tuple(item for item in metadata if not isinstance(item, str))  # what the key means
     if annotation is str and len(metadata) == 1 and isinstance(metadata[0], Written):
         text = core_schema.str_schema(pattern=metadata[0].pattern)
         return core_schema.custom_error_schema(text, "written", custom_error_message=metadata[0].meaning)
@@ -64,8 +65,6 @@ def _limited(annotation: Any, metadata: tuple[Any, ...], whole: Any) -> core_sch
     for item in metadata:
         limits = {name: getattr(item, name, None) for name in (*NUMBER_LIMITS, *LENGTH_LIMITS)}
         limits = {name: value for name, value in limits.items() if value is not None}
-        if isinstance(item, str):
-            continue
         if not limits or any(name not in allowed for name in limits):
             return _schema_by_pydantic(whole)
         schema.update(limits)

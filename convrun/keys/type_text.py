@@ -22,8 +22,8 @@ def type_text(annotation: Any) -> str:
         return names[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        if isinstance(arguments[1], Written):
-            return arguments[1].meaning
+        if written := next((item for item in arguments[1:] if isinstance(item, Written)), None):
+            return written.meaning
         limits = [
             f"{_SYMBOLS[name]} {value:g}"
             for item in arguments[1:]

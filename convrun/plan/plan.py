@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from convrun.augment.evaluation_geometry import evaluation_text
 from convrun.contracts.scheduler import Horizon
+from convrun.plan.warmup import horizon_of, warmed_up
 from convrun.recipe.recipe import Choice, Sections
 
 
@@ -85,14 +86,14 @@ class Plan(Sections):
 
     @property
     def horizon(self) -> Horizon:
-        """What a schedule needs to know of the run."""
-        return Horizon(self.total_steps, self.steps_per_epoch, self.peak_lr)
+        """What the schedule spans."""
+        return horizon_of(self.scheduler.settings, self.total_steps, self.steps_per_epoch, self.peak_lr)
 
     @functools.cached_property
     def lr(self) -> Callable[[int], float]:
         """The learning rate of optimizer step s, counted from 0."""
-        schedule: Callable[[int], float] = self.scheduler.create(self.horizon)
-        return schedule
+        horizon = self.horizon
+        return warmed_up(self.scheduler.create(horizon), horizon, self.scheduler.settings.warmup_start_lr)
 
     @property
     def epochs(self) -> int:

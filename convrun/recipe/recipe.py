@@ -13,6 +13,7 @@ from convrun.contracts import KINDS
 from convrun.contracts.data import DataSettings
 from convrun.contracts.model import ModelSettings
 from convrun.contracts.optimizer import OptimizerSettings
+from convrun.contracts.scheduler import SchedulerSettings
 from convrun.keys import keys_of_section, section_of, values_of
 from convrun.recipe.problems import Path as KeyPath
 from convrun.recipe.problems import Place
@@ -99,7 +100,7 @@ class Sections:
     augmentations: tuple[Choice[None], ...]
     loss: Choice[None]
     optimizer: Choice[OptimizerSettings]
-    scheduler: Choice[None]
+    scheduler: Choice[SchedulerSettings]
     training: Training
     distributed: Distributed
     ema: Ema | None

@@ -1,6 +1,6 @@
 import pytest
 
-from convrun.display.plan_text import plan_text, warmup_steps
+from convrun.display.plan_text import plan_text
 from convrun.plan import Machine, make_plan
 from convrun.recipe import load_recipe
 
@@ -92,4 +92,4 @@ def test_warm_up_steps_are_those_before_the_schedule_proper(keys):
     recipe = load_recipe("digits_demo", [f"scheduler={{name: cosine, {keys}}}"], plugins=False)
     # digits_demo: 1,438 // 64 = 22 steps an epoch
     wanted = {"warmup_steps: 7": 7, "warmup_epochs: 0.5": 11}.get(keys, 0)
-    assert warmup_steps(make_plan(recipe, Machine())) == wanted
+    assert make_plan(recipe, Machine()).horizon.warmup_steps == wanted

@@ -2,11 +2,11 @@
 
 import pytest
 
-from convrun.contracts.scheduler import Horizon
 from convrun.errors import UsageError
 from convrun.importing import import_arguments
 from convrun.importing.released_data import classes_of_checkpoint
 from convrun.importing.released_flags import MAIN_FLAGS, SUBMITIT_FLAGS
+from convrun.plan.warmup import horizon_of, warmed_up
 
 # flag -> (the words that give it another value than the default, the keys it becomes)
 TRANSLATED = {
@@ -218,7 +218,8 @@ def test_warm_up_steps_replace_epochs_and_need_them_in_the_script():
     assert "replaces it" in imported("--warmup_steps 100 --warmup_epochs 3").text
     assert "main.py itself stops" in imported("--warmup_steps 100 --warmup_epochs 0").text
     recipe = imported("--warmup_steps 100").recipe
-    lr = recipe.scheduler.create(Horizon(1000, 10, 4e-3))
+    horizon = horizon_of(recipe.scheduler.settings, 1000, 10, 4e-3)
+    lr = warmed_up(recipe.scheduler.create(horizon), horizon, 0.0)
     assert [lr(0), lr(99), lr(100)] == [0, 4e-3, 4e-3]
 
 

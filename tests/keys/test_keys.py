@@ -1,9 +1,11 @@
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from convrun.keys import PositiveInt, keys_of, keys_of_section, meanings_in
+from convrun.keys import Limits, PositiveInt, keys_of, keys_of_section, meanings_in
+from convrun.keys.durations import Duration
+from convrun.keys.key_sets import KeyFaults, KeySet
 from convrun.keys.type_text import type_text
 
 
@@ -32,6 +34,37 @@ def test_keys_are_the_keyword_only_parameters():
         ("a", int, True, "the first, continued"),
         ("b", str, False, "the second"),
     ]
+
+
+Share = Annotated[float, Limits(ge=0, lt=1), "how much of it"]
+
+
+def test_a_text_in_the_annotation_says_what_a_key_means_where_the_docstring_does_not():
+    def f(*, a: Share, b: Share | None = None, c: Annotated[Share, "rather this"] = 0.5, d: Share = 0.5):
+        """Does.
+
+        d: the fourth
+        """
+
+    assert [(k.name, k.meaning, type_text(k.annotation)) for k in keys_of(f)] == [
+        ("a", "how much of it", "float ≥ 0 and < 1"),
+        ("b", "how much of it", "float ≥ 0 and < 1 or null"),
+        ("c", "rather this", "float ≥ 0 and < 1"),
+        ("d", "the fourth", "float ≥ 0 and < 1"),
+    ]
+    assert KeySet(keys_of(f)).check({"a": 0}) == {"a": 0.0, "b": None, "c": 0.5, "d": 0.5}
+    with pytest.raises(KeyFaults, match="less than 1"):
+        KeySet(keys_of(f)).check({"a": 0, "b": 1})
+
+
+def test_a_described_key_keeps_how_it_is_written():
+    def f(*, wait: Annotated[Duration, "how long it waits"]):
+        pass
+
+    (key,) = keys_of(f)
+    assert (key.meaning, type_text(key.annotation)) == ("how long it waits", type_text(Duration))
+    with pytest.raises(KeyFaults, match="a duration with units"):
+        KeySet([key]).check({"wait": "soon"})
 
 
 def test_a_class_gives_the_keys_of_its_init():
