@@ -231,7 +231,7 @@ def test_only_plugins_run_and_validate_lists_them(convrun, tmp_path, monkeypatch
     code, out, _ = convrun("validate", "recipe.yaml", "--no-plugins")
     assert code == 0
     assert not (tmp_path / "ran").exists()
-    assert f"plugins      none runs (--no-plugins), though the recipe lists {tmp_path}/of_the_recipe.py" in out
+    assert f"plugins      none loaded (--no-plugins), though the recipe lists {tmp_path}/of_the_recipe.py" in out
     code, out, _ = convrun("validate", "recipe.yaml")
     assert code == 0
     assert (tmp_path / "ran").exists()

@@ -58,4 +58,4 @@ def test_the_plan_shows_it(tiny):
     recipe = tiny("training.stop_after=90m")
     plan = make_plan(recipe, Machine())
     assert plan.stop_after_seconds == 5400
-    assert "each start saves and stops after 1h30m (exit code 75), to be started again" in plan_text(recipe, plan)
+    assert "each start saves and stops after 1h30m with exit code 75" in plan_text(recipe, plan)

@@ -98,21 +98,21 @@ def clock(monkeypatch):
 def test_after_the_time_a_start_saves_and_says_how_to_go_on(clock, train, reference, rows, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(
-        Preempted, match=r"^training\.stop_after: 1h30m are over; stopped after step 6 of 16 \(10 to go\), all"
+        Preempted, match=r"^training\.stop_after: 1h30m have passed; stopped after step 6 of 16 \(10 to go\), all"
     ) as end:
         train("training.stop_after=90m", at={3: clock.after(5399), 6: clock.after(1)})
     assert end.value.exit_code == 75
     assert str(end.value).endswith(f"go on with: convrun run {folder}")
     assert json.loads((folder / "status.json").read_text())["state"] == "preempted"
     # Each start has its own time, and another limit needs no leave.
-    with pytest.raises(Preempted, match="stop_after: 2d are over; stopped after step 9 "):
+    with pytest.raises(Preempted, match="stop_after: 2d have passed; stopped after step 9 "):
         train("training.stop_after=2d", at={8: clock.after(172799), 9: clock.after(1)})
     assert train().step == 16
     assert rows(folder) == rows(reference)
 
 
 def test_the_time_ends_an_evaluation_in_its_midst(clock, train, reference, rows, saved, tmp_path):
-    with pytest.raises(Preempted, match="stop_after: 1m are over; stopped after step 5 "):
+    with pytest.raises(Preempted, match="stop_after: 1m have passed; stopped after step 5 "):
         train("training.stop_after=1m", at={5: clock.after(60)})
     assert saved(tmp_path / "run")["/state/evaluated_step"] == 0
     assert train("training.stop_after=1m").step == 16

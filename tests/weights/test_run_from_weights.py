@@ -173,7 +173,7 @@ def test_build_checks_a_file_and_fetches_nothing(reference, tiny_file, server):
     assert "tensors loaded from last.safetensors" in text
     code, text, _ = built(f"init.from={server.url}/w.pth")
     assert code == 0
-    assert f"{server.url}/w.pth is not fetched" in text
+    assert f"{server.url}/w.pth is not downloaded by validate" in text
     assert server.requests == []
     code, text, _ = built(f"init.from={path}", "data.num_classes=7")
     assert code == 1
