@@ -1,6 +1,6 @@
 """Names -> components: `@register(kind, name)` files a builder, `find(kind, name)` brings it back.
 
-A component is a function (or class). Its positional parameters are what convrun hands in (`convrun.contracts`), its
+A component is a function (or class). Its positional parameters are what convrun passes (`convrun.contracts`), its
 keyword-only parameters are the keys a recipe may set. A name that ends in `/*` is a family: `timm/*` answers to
 `timm/resnet50` and gets `resnet50` as its first argument.
 """

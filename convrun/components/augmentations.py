@@ -1,37 +1,15 @@
-"""The augmentations a recipe may name. Importing this costs nothing: what touches pixels is imported when built.
-
-Beside `place`, `register` is told what a recipe's checks need:
-    check: function(**keys) that raises KeyProblem for values that do not go together
-    conflicts: {other augmentation: why the two cannot both be listed}
-    after: augmentations it must come after, where both are listed
-    at_most_once: a second entry makes no sense
-    crops: it yields input_size × input_size
-    mixes: it mixes the images of a micro-batch, which must hold two at least
-"""
+"""The augmentations a recipe can name. Importing this costs nothing: what touches pixels is imported when built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from convrun.augment.policy import parse_policy
-from convrun.contracts.augmentation import Shape
+from convrun.contracts.augmentation import Interpolation, PerBatch, PerImage, Shape
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register
 
-if TYPE_CHECKING:
-    import random
-
-    import torch
-    from PIL import Image
-
-    from convrun.randomness import Draws
-
-    PerImage = Callable[[Image.Image, random.Random], Image.Image]
-    PerBatch = Callable[[torch.Tensor, torch.Tensor, Draws], tuple[torch.Tensor, torch.Tensor]]
-
-Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 WarpInterpolation = Literal["bicubic", "bilinear", "nearest"]
 Chance = Annotated[float, Limits(gt=0, le=1)]
 Share = Annotated[float, Limits(gt=0, le=1)]

@@ -1,4 +1,4 @@
-"""Callbacks: what may act on an evaluation, and end a run."""
+"""The callbacks a recipe can name."""
 
 from __future__ import annotations
 

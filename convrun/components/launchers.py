@@ -1,4 +1,4 @@
-"""Launchers: who starts the processes of a run somewhere, and who is asked about them later."""
+"""The launchers a recipe can name; what they do is in `convrun.launching`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""Loggers: where the rows of a run go. A row is one line of metrics.jsonl, of kind `train`, `eval` or `event`.
+"""The loggers a recipe can name: the screen, and files in the run folder.
 
-A run that goes on from a checkpoint at step n logs step n + 1 next. What its forerunner wrote of later steps, and a
-line it was killed in the middle of, is dropped first: a reader never sees a step twice.
-
-A disk that is full ends no run: rows wait in memory. `flush` tells whether any do, and no checkpoint of a
-step is written before those up to it are.
+What a killed run wrote of steps after its checkpoint, and the line it was killed in, is dropped when a file is opened.
 """
 
 from __future__ import annotations

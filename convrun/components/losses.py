@@ -1,4 +1,4 @@
-"""Loss functions: logits and targets in, the mean over the images out.
+"""The losses a recipe can name.
 
 Label smoothing lives here and not where images are mixed. Smoothing maps a target t to t(1 - s) + s/K, which is
 linear, so smoothing a mixture equals mixing smoothed targets: one key does for both, and every loss takes class
@@ -7,17 +7,14 @@ indices and soft targets alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from convrun.contracts.loss import LabelSmoothing
+from convrun.contracts.loss import LabelSmoothing, Loss
 from convrun.keys import Fraction
 from convrun.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @register("loss", "cross_entropy")

@@ -1,4 +1,4 @@
-"""Models: ConvNeXt V1 and V2 by name or by shape, the isotropic ones, and any model of timm."""
+"""The models a recipe can name: ConvNeXt V1 and V2 by name or by shape, the isotropic ones, and any of timm."""
 
 from __future__ import annotations
 

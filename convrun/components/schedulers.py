@@ -1,4 +1,4 @@
-"""Learning-rate schedules after the warm-up: the rate of every optimizer step, counted from 0, by plain arithmetic.
+"""The schedules a recipe can name.
 
 As in ConvNeXt's released training code (arXiv:2201.03545) a curve starts at the peak, and its minimum lies one step
 beyond the last.

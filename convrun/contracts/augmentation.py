@@ -1,13 +1,27 @@
-"""Augmentations: what they are told of the run."""
+"""Augmentations: what they are told of the run, and what they do to an image or to a micro-batch."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from convrun.contracts.kind import Kind
 
+if TYPE_CHECKING:
+    import random
 
-@dataclasses.dataclass(frozen=True)
+    from PIL import Image
+    from torch import Tensor
+
+    from convrun.randomness import Draws
+
+PerImage: TypeAlias = "Callable[[Image.Image, random.Random], Image.Image]"
+PerBatch: TypeAlias = "Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]"
+Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
+
+
+@dataclass(frozen=True)
 class Shape:
     """What augmentations are told of the run.
 
@@ -25,17 +39,18 @@ class Shape:
 
 
 AUGMENTATION = Kind(
-    "augmentation",
-    "convrun.components.augmentations",
-    "augmentations",
-    {"shape": "convrun.contracts.augmentation.Shape(input_size, num_classes, mean, std)"},
-    "place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
+    name="augmentation",
+    module="convrun.components.augmentations",
+    section="augmentations",
+    receives={"shape": Shape},
+    returns="place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
     "function(float images [n, 3, h, w], targets [n] or [n, classes], Draws) -> (images, targets), on the device",
+    rules=("it draws only from the generator it is passed, or a run that is resumed is no longer the same run",),
     is_list=True,
     required_meta={"place": "'image' or 'batch'"},
     optional_meta={
         "crops": "True: it yields input_size × input_size",
-        "mixes": "True: it mixes the images of a micro-batch",
+        "mixes": "True: it mixes the images of a micro-batch, which must hold two at least",
         "at_most_once": "True: a second entry makes no sense",
         "conflicts": "{other: why the two cannot both be listed}",
         "after": "names it must come after where both are listed",

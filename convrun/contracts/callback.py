@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convrun.contracts.kind import Kind
+from convrun.contracts.logger import RunInfo
 
 
 class Callback:
@@ -24,10 +25,14 @@ class Callback:
 
 
 CALLBACK = Kind(
-    "callback",
-    "convrun.components.callbacks",
-    "callbacks",
-    {"run": "convrun.contracts.logger.RunInfo"},
-    "convrun.contracts.callback.Callback: on_evaluation(row) -> None or a reason to stop, and its state",
+    name="callback",
+    module="convrun.components.callbacks",
+    section="callbacks",
+    receives={"run": RunInfo},
+    returns=Callback,
+    rules=(
+        "whatever it keeps is in its state_dict, or a run that is resumed is no longer the same run",
+        "each process of a run has its own, and rank 0's decides whether the run ends",
+    ),
     is_list=True,
 )

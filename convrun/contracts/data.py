@@ -1,4 +1,4 @@
-"""Data sets: what they offer, what a plan must know of them, and the keys that all of them take."""
+"""Data sets: what a plan must know of them, what a split offers, and the keys that all of them take."""
 
 from __future__ import annotations
 
@@ -11,44 +11,6 @@ from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# Keys of the data sets that are files: what a recipe may declare of them.
-NumClasses = Annotated[
-    PositiveInt | None, "number of classes; declare all three numbers and no disk is touched before the run starts"
-]
-TrainImages = Annotated[PositiveInt | None, "number of training images"]
-ValImages = Annotated[PositiveInt | None, "number of validation images"]
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Keys that every data section takes beside the data set's own.
-
-    mean: per-channel mean (red, green, blue; pixel values in 0..1) that is subtracted
-    std: per-channel standard deviation (same scale) that is divided by
-    workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
-    prefetch: micro-batches each worker keeps ready
-    bad_images: what happens if an image cannot be read: `error` ends the run; `skip` trains on another one in its
-        place, drawn from (seed, epoch, sample), evaluates without it, and lists it in skipped_images.jsonl
-    bad_images_limit: most images of each split that may be skipped before the run ends: a number, or a share below 1
-    retries: how often an image is read again after an error that may pass (input/output error, stale file handle,
-        time-out of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
-    timeout: seconds that training waits for one image before the run ends, naming it; null: for ever. With
-        workers: 0 there is no one to notice
-    """
-
-    mean: Statistics = IMAGENET_MEAN
-    std: Statistics = IMAGENET_STD
-    workers: NonNegativeInt | Literal["auto"] = "auto"
-    prefetch: PositiveInt = 2
-    bad_images: Literal["error", "skip"] = "error"
-    bad_images_limit: PositiveInt | Annotated[float, Limits(gt=0, lt=1)] = 0.01
-    retries: NonNegativeInt = 3
-    timeout: PositiveFloat | None = 120.0
 
 
 @dataclass(frozen=True)
@@ -89,12 +51,51 @@ class ImageSet(Protocol):
         ...
 
 
+Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Keys of the data sets that are files: what a recipe may declare of them.
+NumClasses = Annotated[
+    PositiveInt | None, "number of classes; declare all three numbers and no disk is touched before the run starts"
+]
+TrainImages = Annotated[PositiveInt | None, "number of training images"]
+ValImages = Annotated[PositiveInt | None, "number of validation images"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Keys that every data section takes beside the data set's own.
+
+    mean: per-channel mean (red, green, blue; pixel values in 0..1) that is subtracted
+    std: per-channel standard deviation (same scale) that is divided by
+    workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
+    prefetch: micro-batches each worker keeps ready
+    bad_images: what happens if an image cannot be read: `error` ends the run; `skip` trains on another one in its
+        place, drawn from (seed, epoch, sample), evaluates without it, and lists it in skipped_images.jsonl
+    bad_images_limit: most images of each split that may be skipped before the run ends: a number, or a share below 1
+    retries: how often an image is read again after an error that may pass (input/output error, stale file handle,
+        time-out of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
+    timeout: seconds that training waits for one image before the run ends, naming it; null: for ever. With
+        workers: 0 there is no one to notice
+    """
+
+    mean: Statistics = IMAGENET_MEAN
+    std: Statistics = IMAGENET_STD
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    prefetch: PositiveInt = 2
+    bad_images: Literal["error", "skip"] = "error"
+    bad_images_limit: PositiveInt | Annotated[float, Limits(gt=0, lt=1)] = 0.01
+    retries: NonNegativeInt = 3
+    timeout: PositiveFloat | None = 120.0
+
+
 DATA = Kind(
-    "data",
-    "convrun.components.data",
-    "data",
-    {"split": "'train' or 'val'"},
-    "convrun.contracts.data.ImageSet: len(), class_names, load(index) -> (PIL image in RGB, label), place(index)",
+    name="data",
+    module="convrun.components.data",
+    section="data",
+    receives={"split": "'train' or 'val'"},
+    returns=ImageSet,
     settings=DataSettings,
     required_meta={"facts": "function(**keys) -> DataFacts(num_classes, train_images, val_images), without torch"},
     optional_meta={"measure": "function(**keys) -> DataFacts found on the disk, whatever the recipe declares"},

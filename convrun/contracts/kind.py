@@ -1,23 +1,28 @@
-"""What a contract consists of: what convrun hands in, what it expects back, the keys that all of a kind share."""
+"""What a contract consists of: what convrun passes, what it expects back, the keys that all of a kind share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of component.
+    """One kind of component. `convrun describe KIND` prints all of it, types with their members.
+
+    Keys that several components of the kind share stand beside it in its module, `convrun.contracts.NAME`: each is a
+    type with a text in it, which says what the key means.
 
     Attributes:
         name: `optimizer`.
         module: the module that holds convrun's own components of this kind.
         section: where a recipe names them.
-        receives: the positional parameters convrun hands in, each with its meaning.
-        returns: what the component must give back.
-        settings: a dataclass of keys that every section of the kind takes, or None.
+        receives: the positional arguments convrun passes, each with its type, or its meaning in words.
+        returns: what the component must give back: a type, or words.
+        rules: what else holds: what convrun relies on and cannot check.
         required_keys: keys that every component of the kind must have, for convrun reads them.
+        settings: a dataclass of keys that every section of the kind takes, or None.
         is_list: whether the section is a list of components.
         required_meta: names that `register(..., name=value)` must give for the kind.
         optional_meta: names that it may give.
@@ -26,13 +31,14 @@ class Kind:
     name: str
     module: str
     section: str
-    receives: dict[str, str]
-    returns: str
-    settings: type[Any] | None = None
+    receives: Mapping[str, str | type[Any]] = field(default_factory=dict)
+    returns: str | type[Any]
+    rules: tuple[str, ...] = ()
     required_keys: tuple[str, ...] = ()
+    settings: type[Any] | None = None
     is_list: bool = False
-    required_meta: dict[str, str] = field(default_factory=dict)
-    optional_meta: dict[str, str] = field(default_factory=dict)
+    required_meta: Mapping[str, str] = field(default_factory=dict)
+    optional_meta: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def with_article(self) -> str:

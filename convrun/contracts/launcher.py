@@ -68,7 +68,7 @@ class JobState:
 
 
 class Launcher(ABC):
-    """What a launcher component gives back.
+    """What a launcher component returns.
 
     Attributes:
         processes: training processes over all nodes, one a device; None: known only where the run starts.
@@ -86,7 +86,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
-        """Sends the jobs; gives back for each what `query` and `cancel` need, as JSON-able data."""
+        """Sends the jobs; returns for each what `query` and `cancel` need, as JSON-able data."""
 
     @abstractmethod
     def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
@@ -102,12 +102,10 @@ class Launcher(ABC):
 
 
 LAUNCHER = Kind(
-    "launcher",
-    "convrun.components.launchers",
-    "launcher",
-    {},
-    "convrun.contracts.launcher.Launcher: processes (how many train, or None), script(submission) -> the text "
-    "`--dry-run` shows, submit(submission) -> what is needed to find each job again, query(infos) -> JobStates, "
-    "cancel(info); every process does what `python -m convrun.task FOLDER NONCE` does",
+    name="launcher",
+    module="convrun.components.launchers",
+    section="launcher",
+    returns=Launcher,
+    rules=("every process of a job does what `python -m convrun.task FOLDER NONCE` does",),
     optional_meta={"check": "function(**keys) that raises KeyProblem"},
 )

@@ -62,7 +62,7 @@ class RunInfo:
 
 
 class Logger(Protocol):
-    """What convrun calls on in one process of the run, the first."""
+    """What convrun calls on in one process of the run, the first. A row is a line of metrics.jsonl."""
 
     def log(self, row: Row) -> None:
         """Writes one row; it must be safe from a kill, or as good as, when this returns."""
@@ -78,10 +78,15 @@ class Logger(Protocol):
 
 
 LOGGER = Kind(
-    "logger",
-    "convrun.components.loggers",
-    "logging.to",
-    {"run": "convrun.contracts.logger.RunInfo: name, folder, recipe, steps, the screen"},
-    "convrun.contracts.logger.Logger: log(row), flush() if it has one, close(); rows are the lines of metrics.jsonl",
+    name="logger",
+    module="convrun.components.loggers",
+    section="logging.to",
+    receives={"run": RunInfo},
+    returns=Logger,
+    rules=(
+        "a run that is resumed after step n (`start_step`) logs step n + 1 next: what was written of later steps is "
+        "dropped first, so that a reader never sees a step twice",
+        "a full disk ends no run: rows wait in memory, and `flush` says whether they could be written",
+    ),
     is_list=True,
 )

@@ -9,8 +9,6 @@ from convrun.contracts.kind import Kind
 from convrun.keys import Fraction, Limits, NonNegativeFloat, PositiveInt
 
 PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)]
-
-# Keys that several models share.
 Depths = Annotated[PerStage, "blocks in each of the 4 stages"]
 Dims = Annotated[PerStage, "channels in each of the 4 stages"]
 DropPathRate = Annotated[
@@ -33,11 +31,11 @@ class ModelSettings:
 
 
 MODEL = Kind(
-    "model",
-    "convrun.components.models",
-    "model",
-    {"num_classes": "int, the size of the head"},
-    "torch.nn.Module: float images [n, 3, height, width] -> logits [n, num_classes]",
+    name="model",
+    module="convrun.components.models",
+    section="model",
+    receives={"num_classes": "int, the size of the head"},
+    returns="torch.nn.Module: float images [n, 3, height, width] -> logits [n, num_classes]",
     settings=ModelSettings,
     optional_meta={
         "parameters": "function(num_classes, **keys) -> int, without torch, so that validate knows sizes",

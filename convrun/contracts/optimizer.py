@@ -10,7 +10,6 @@ from convrun.keys import Betas, Limits, NonNegativeFloat, PositiveFloat, Positiv
 
 Groups = list[dict[str, Any]]
 
-# Keys that several optimizers share.
 LearningRate = Annotated[PositiveFloat, "peak learning rate; the scheduler moves below it"]
 DecoupledDecay = Annotated[NonNegativeFloat, "share of a weight that is taken away a step, times the learning rate"]
 AdamBetas = Annotated[Betas, "decay a step of the running means of the gradient and of its square"]
@@ -33,16 +32,16 @@ class OptimizerSettings:
 
 
 OPTIMIZER = Kind(
-    "optimizer",
-    "convrun.components.optimizers",
-    "optimizer",
-    {
+    name="optimizer",
+    module="convrun.components.optimizers",
+    section="optimizer",
+    receives={
         "parameter_groups": "list of {params, lr_scale, weight_decay}; weight_decay is there only where it is 0, the "
         "other groups take the optimizer's key; lr_scale comes from layer_decay, torch keeps and saves it"
     },
-    "torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
-    settings=OptimizerSettings,
+    returns="torch.optim.Optimizer; before each step convrun sets every group's lr to lr(step) × lr_scale",
     required_keys=("lr",),
+    settings=OptimizerSettings,
     optional_meta={
         "slots": "values kept for each parameter, so that validate knows the size of checkpoints",
         "shards": "whether it computes the same on torch's DTensors, of which each process holds a share (fsdp)",

@@ -11,21 +11,6 @@ from convrun.errors import KeyProblem
 from convrun.keys import NonNegativeFloat, NonNegativeInt
 
 Schedule = Callable[[int], float]
-MinLr = Annotated[NonNegativeFloat, "learning rate the schedule falls towards; the step after the last would reach it"]
-
-
-@dataclass(frozen=True)
-class SchedulerSettings:
-    """Keys that every scheduler section takes beside the scheduler's own.
-
-    warmup_epochs: length of the linear warm-up in epochs, rounded to whole steps (or use warmup_steps)
-    warmup_steps: length of the linear warm-up in optimizer steps (or use warmup_epochs)
-    warmup_start_lr: learning rate of the first warm-up step
-    """
-
-    warmup_epochs: NonNegativeFloat | None = None
-    warmup_steps: NonNegativeInt | None = None
-    warmup_start_lr: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +40,29 @@ class Horizon:
             raise KeyProblem("min_lr", message, "lower it or raise optimizer.lr")
 
 
+MinLr = Annotated[NonNegativeFloat, "learning rate the schedule falls towards; the step after the last would reach it"]
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Keys that every scheduler section takes beside the scheduler's own.
+
+    warmup_epochs: length of the linear warm-up in epochs, rounded to whole steps (or use warmup_steps)
+    warmup_steps: length of the linear warm-up in optimizer steps (or use warmup_epochs)
+    warmup_start_lr: learning rate of the first warm-up step
+    """
+
+    warmup_epochs: NonNegativeFloat | None = None
+    warmup_steps: NonNegativeInt | None = None
+    warmup_start_lr: NonNegativeFloat = 0.0
+
+
 SCHEDULER = Kind(
-    "scheduler",
-    "convrun.components.schedulers",
-    "scheduler",
-    {"horizon": "convrun.contracts.scheduler.Horizon(total_steps, steps_per_epoch, peak_lr, warmup_steps)"},
-    "function(step: int, from 0) -> learning rate of that optimizer step, plain arithmetic, no torch; it is asked from "
-    "step warmup_steps on, convrun warms up before",
+    name="scheduler",
+    module="convrun.components.schedulers",
+    section="scheduler",
+    receives={"horizon": Horizon},
+    returns="function(step: int, from 0) -> learning rate of that optimizer step; plain arithmetic, no torch; it is "
+    "asked from step warmup_steps on, convrun warms up before",
     settings=SchedulerSettings,
 )

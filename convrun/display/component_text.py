@@ -1,4 +1,4 @@
-"""Components and kinds as text: `list components`, `describe`."""
+"""Components as text: `list components`, `describe`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import re
 from typing import Any
 
-from convrun.contracts import KINDS, Kind
-from convrun.keys import Key, keys_of_section
+from convrun.contracts import KINDS
+from convrun.keys import Key
 from convrun.keys.type_text import type_text
 from convrun.recipe.recipe import plain
 from convrun.recipe.scalars import scalar
@@ -30,11 +30,12 @@ def description(component: Component) -> str:
     lines = [f"{component.kind}/{component.name}", "", component.summary, "", f"defined in {component.origin}"]
     keys = list(component.keys.keys.values())
     if keys:
-        lines += ["", "keys", *_key_lines(keys)]
+        lines += ["", "keys", *key_lines(keys)]
     return "\n".join([*lines, "", "in a recipe", *("  " + line for line in snippet(component).splitlines())])
 
 
-def _key_lines(keys: list[Key]) -> list[str]:
+def key_lines(keys: list[Key]) -> list[str]:
+    """Two lines a key: its name, type and default, then what it means."""
     names = max(len(key.name) for key in keys)
     types = max(len(type_text(key.annotation)) for key in keys)
     lines = []
@@ -57,23 +58,6 @@ def snippet(component: Component) -> str:
     if KINDS[component.kind].is_list:
         return f"{head}\n{indent}  - {{{', '.join(inside)}}}"
     return f"{head} {{{', '.join(inside)}}}"
-
-
-def kind_description(kind: Kind, names: list[str]) -> str:
-    """A kind: its contract, written once for plugin authors, and its components."""
-    lines = [kind.name, "", f"A recipe names it under `{kind.section}`."]
-    lines += ["", "convrun passes" if kind.receives else "convrun passes nothing"]
-    lines += [f"  {name}: {meaning}" for name, meaning in kind.receives.items()]
-    lines += ["", "it returns", f"  {kind.returns}"]
-    if kind.required_keys:
-        lines += ["", f"among its keys must be {', '.join(kind.required_keys)}"]
-    if kind.required_meta:
-        lines += ["", "register() also takes", *(f"  {n}: {m}" for n, m in kind.required_meta.items())]
-    if kind.optional_meta:
-        lines += ["", "and may take", *(f"  {n}: {m}" for n, m in kind.optional_meta.items())]
-    if kind.settings:
-        lines += ["", "keys of every such section", *_key_lines(list(keys_of_section(kind.settings)))]
-    return "\n".join([*lines, "", "components", f"  {', '.join(names) or 'none'}"])
 
 
 def description_data(component: Component) -> dict[str, Any]:

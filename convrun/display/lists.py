@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convrun.contracts import KINDS
-from convrun.display.component_text import component_row, description, description_data, kind_description
+from convrun.display.component_text import component_row, description, description_data
+from convrun.display.kind_text import kind_data, kind_description
 from convrun.errors import ConvrunError, UsageError
 from convrun.plan import Machine, make_plan
 from convrun.plugins import load_plugins
@@ -69,8 +70,7 @@ def described(name: str, *, plugins: bool = True) -> tuple[str, dict[str, Any]]:
     if name in KINDS:
         kind = KINDS[name]
         names = [component.name for component in registry.all(name)]
-        data = {"kind": name, "section": kind.section, "receives": kind.receives, "returns": kind.returns}
-        return kind_description(kind, names), data | {"components": names}
+        return kind_description(kind, names), kind_data(kind, names)
     component = _component(name)
     return description(component), description_data(component)
 

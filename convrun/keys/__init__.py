@@ -108,16 +108,16 @@ def keys_of_section(section: type[Any]) -> tuple[Key, ...]:
 
 
 def _key(name: str, annotation: Any, default: Any, meanings: Mapping[str, str]) -> Key:
-    return Key(name, annotation, default, meanings.get(name) or _meaning_in(annotation))
+    return Key(name, annotation, default, meanings.get(name) or meaning_of(annotation))
 
 
-def _meaning_in(annotation: Any) -> str:
-    """The text in an annotation, `X | None` included."""
+def meaning_of(annotation: Any) -> str:
+    """The text in an annotation, or in a branch of it (`X | None`); empty if there is none."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return next((text for text in reversed(arguments[1:]) if isinstance(text, str)), "")
     if origin in (typing.Union, types.UnionType):
-        return next((text for text in map(_meaning_in, arguments) if text), "")
+        return next((text for text in map(meaning_of, arguments) if text), "")
     return ""
 
 

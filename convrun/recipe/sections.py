@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from convrun.contracts.augmentation import Interpolation
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.keys.durations import Duration
 
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 Weights = Literal["model", "ema"]
 Strategy = Literal["ddp", "fsdp"]
-Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 Percent = Annotated[float, Limits(ge=0, le=100)]
 
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from convrun.contracts import KINDS
-from convrun.display.component_text import description, description_data, kind_description, snippet, value_text
+from convrun.display.component_text import description, description_data, snippet, value_text
 from convrun.recipe.tree import read_text
 from convrun.registry import registry
 from convrun.text.tables import table
@@ -34,14 +34,6 @@ def test_every_snippet_is_yaml_under_the_kinds_section(component):
         if not key.is_required:
             default = list(key.default) if isinstance(key.default, tuple) else key.default
             assert written[key.name] == default
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_every_kind_is_described_with_its_contract(kind):
-    text = kind_description(KINDS[kind], ["a", "b"])
-    assert KINDS[kind].returns in text
-    assert all(name in text for name in (*KINDS[kind].receives, *KINDS[kind].required_meta, *KINDS[kind].optional_meta))
-    assert text.endswith("components\n  a, b")
 
 
 def test_a_table_is_aligned_and_cut_to_its_width():
