@@ -18,10 +18,10 @@ from types import FrameType
 
 from convrun.errors import Preempted
 from convrun.launching.record import read_launch
+from convrun.process.signals import SCHEDULER_SIGNALS
 
 # Rank 0 gets this long to record how the run ended, before another process's exit makes the launcher kill it.
 SECONDS_FOR_RANK_0 = 10
-_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +65,7 @@ def why_unusable(folder: Path, nonce: str) -> str:
 
 def _trained(folder: Path, extra: list[str]) -> int:
     """Does what `convrun run FOLDER` does; returns its exit code, whatever happens."""
-    for number in _STOPPING:
+    for number in SCHEDULER_SIGNALS:
         signal.signal(number, _stop_before_training)
     try:
         from convrun.entry import main as convrun
@@ -89,7 +89,7 @@ def _stop_before_training(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    for number in _STOPPING:
+    for number in SCHEDULER_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -26,10 +26,11 @@ from convrun.data.fetch import Fetched
 from convrun.data.skipped import SkippedImage
 from convrun.data.watching import Watch, WatchedLoader, WorkerStuck
 from convrun.errors import ConvrunError, DataError
+from convrun.process.signals import STOPPING
 
 T = TypeVar("T")
 # They reach every process of a group or a Slurm step, but what happens then is for the trainer to decide.
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+IGNORED_SIGNALS = STOPPING
 GRACE_SECONDS = 2.0
 DEATH_SECONDS = 1.0
 

@@ -24,6 +24,7 @@ from convrun.contracts.launcher import Job, JobState, Launcher, LaunchError, Sub
 from convrun.launching.ended import EXITS, STARTED, note_end
 from convrun.launching.log_files import LOG
 from convrun.launching.record import CANCELLED
+from convrun.process.signals import SCHEDULER_SIGNALS
 from convrun.run_folder import write_whole
 from convrun.run_folder.process_identity import ProcessIdentity, process_numbered, this_process
 
@@ -141,7 +142,7 @@ def supervise(work: Sequence[Mapping[str, Any]]) -> None:
         if child is not None and child.poll() is None:
             child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    for number in (*SCHEDULER_SIGNALS, signal.SIGINT):
         signal.signal(number, pass_on)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for item in work:

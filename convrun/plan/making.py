@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
 
 from convrun.augment.evaluation_geometry import default_crop_ratio
 from convrun.contracts.data import DataFacts
@@ -23,6 +22,7 @@ from convrun.plan.plan import Plan
 from convrun.process.machine import Machine
 from convrun.recipe import Recipe
 from convrun.recipe.problems import Path, Problem, RecipeError
+from convrun.recipe.sections import Arithmetic, Precision
 
 
 def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, micro_batch: int | None = None) -> Plan:
@@ -91,10 +91,10 @@ def crop_ratio(written: float | str, input_size: int) -> float | None:
     return None if written == "squash" else float(written)
 
 
-def precision(written: str, machine: Machine) -> Literal["float32", "bf16", "fp16"] | None:
+def precision(written: Precision, machine: Machine) -> Arithmetic | None:
     """The arithmetic of the forward pass; `auto` needs to know the device."""
     if written != "auto":
-        return written  # type: ignore[return-value]
+        return written
     if machine.device is None:
         return None
     return "bf16" if machine.device == "cuda" and machine.has_bf16 else "float32"

@@ -22,7 +22,8 @@ activation checkpointing). Libraries need memory beside: the CUDA context, cuDNN
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+
+from convrun.recipe.sections import Strategy
 
 FLOAT32 = 4
 
@@ -63,7 +64,7 @@ class Memory:
 
 def memory(
     size: ModelSize,
-    strategy: Literal["ddp", "fsdp"],
+    strategy: Strategy,
     processes: int,
     *,
     micro_batch: int,

@@ -16,6 +16,7 @@ from convrun.augment.evaluation_geometry import evaluation_text
 from convrun.contracts.scheduler import Horizon
 from convrun.plan.warmup import horizon_of, warmed_up
 from convrun.recipe.recipe import Choice, Sections
+from convrun.recipe.sections import Arithmetic, Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Plan(Sections):
     steps_per_epoch: int
     total_steps: int
     peak_lr: float
-    precision: Literal["float32", "bf16", "fp16"] | None
+    precision: Arithmetic | None
     stop_after_seconds: int | None
     evaluation_interval: int | None
     evaluation_batch: int
@@ -80,7 +81,7 @@ class Plan(Sections):
         return self.evaluation.interpolation if self.evaluation else "bicubic"
 
     @property
-    def report(self) -> Literal["model", "ema"]:
+    def report(self) -> Weights:
         """The weights whose top-1 counts."""
         return self.evaluation.report if self.evaluation else "model"
 

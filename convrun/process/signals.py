@@ -21,8 +21,10 @@ from convrun.errors import ConvrunError, Interrupted, Preempted
 
 # By then the destructor that swallowed the exception has returned.
 AGAIN_SECONDS = 0.01
-# SIGHUP: the terminal was closed.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
+# What clusters send to a job that is to end, and `convrun cancel`.
+SCHEDULER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# SIGHUP: the terminal was closed; SIGINT: Ctrl-C.
+STOPPING = (*SCHEDULER_SIGNALS, signal.SIGHUP, signal.SIGINT)
 
 
 class StopNow(KeyboardInterrupt):

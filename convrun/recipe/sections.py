@@ -12,7 +12,8 @@ from convrun.contracts.augmentation import Interpolation
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.keys.durations import Duration
 
-Precision = Literal["float32", "bf16", "fp16", "auto"]
+Arithmetic = Literal["float32", "bf16", "fp16"]
+Precision = Literal[Arithmetic, "auto"]
 Weights = Literal["model", "ema"]
 Strategy = Literal["ddp", "fsdp"]
 Percent = Annotated[float, Limits(ge=0, le=100)]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal
+from typing import Any
 
 import torch
+
+from convrun.recipe.sections import Arithmetic
+
+# What autocast computes in; None: without it.
+DTYPES: dict[Arithmetic, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
     """Autocast and the loss scaler that belongs to it.
 
     Args:
-        name: `float32`, `bf16` or `fp16`.
+        name: what the plan says.
         device: where the forward pass runs.
     """
 
-    def __init__(self, name: Literal["float32", "bf16", "fp16"], device: torch.device) -> None:
+    def __init__(self, name: Arithmetic, device: torch.device) -> None:
         self.device = device
-        self.dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.dtype = DTYPES[name]
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from convrun.models.blocks import blocks_of
-
-DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from convrun.recipe.sections import Arithmetic
+from convrun.training.precision import DTYPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +32,7 @@ class ActivationBytes:
     checkpointed: int | None
 
 
-def activation_bytes(
-    model: nn.Module, input_size: int, precision: Literal["float32", "bf16", "fp16"]
-) -> ActivationBytes:
+def activation_bytes(model: nn.Module, input_size: int, precision: Arithmetic) -> ActivationBytes:
     """What autograd saves of a third image in a batch: weights, and autocast's copies of them, are saved once.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from convrun.plan import Plan
 from convrun.plan.memory import Memory, ModelSize, memory
+from convrun.recipe.sections import Arithmetic, Strategy
 from convrun.text.units import size_text
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = ("weights", "gradients", "optimizer", "EMA", "to compute", "activations", "total")
 # FSDP is shown for a node of 8 GPUs if the plan is for one process.
 SHOWN_PROCESSES = 8
-COMPUTE_BYTES = {"float32": 4, "bf16": 2, "fp16": 2}
+COMPUTE_BYTES: dict[Arithmetic, int] = {"float32": 4, "bf16": 2, "fp16": 2}
 
 
 def memory_lines(plan: Plan, model: nn.Module) -> tuple[list[str], list[dict[str, Any]]]:
@@ -53,7 +54,7 @@ def model_size(plan: Plan, model: nn.Module) -> ModelSize:
 
 def _rows(plan: Plan, size: ModelSize, can_shard: bool) -> list[tuple[str, Memory]]:
     processes = plan.processes if plan.processes > 1 else SHOWN_PROCESSES
-    strategies: list[tuple[Literal["ddp", "fsdp"], int]] = [("ddp", plan.processes)]
+    strategies: list[tuple[Strategy, int]] = [("ddp", plan.processes)]
     strategies += [("fsdp", processes)] if can_shard else []
     return [
         (
@@ -76,5 +77,5 @@ def _rows(plan: Plan, size: ModelSize, can_shard: bool) -> list[tuple[str, Memor
     ]
 
 
-def _precision(plan: Plan) -> Literal["float32", "bf16", "fp16"]:
+def _precision(plan: Plan) -> Arithmetic:
     return plan.precision or "bf16"  # a GPU's `auto`
