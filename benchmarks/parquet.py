@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from convrun.data.image_set import decode
-from convrun.data.parquet_copy import with_copies
-from convrun.data.parquet_rows import RowGroups
-from convrun.data.parquet_scan import scan_splits
+from convrun.data.decode import decode
+from convrun.data.sets.parquet import RowGroups
+from convrun.data.sets.parquet_copy import with_copies
+from convrun.data.sets.parquet_scan import scan_splits
 
 ROW_GROUP = 100
 
@@ -61,7 +61,7 @@ def milliseconds(fetch: Callable[[int], bytes | None], order: Sequence[int], *, 
         content = fetch(index)
         assert content is not None
         if decoded:
-            decode(content, split="train", place=str(index))
+            decode(content)
     return 1e3 * (time.perf_counter() - started) / len(order)
 
 

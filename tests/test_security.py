@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from convrun.data.sample import Images
 from convrun.errors import CheckpointError, ConvrunError, DataError
 from convrun.recipe import load_recipe
 from convrun.recipe.problems import RecipeError
@@ -126,7 +127,7 @@ def test_no_npz_file_runs_code(mark, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_no_file_of_cifar_runs_code(name, mark, payload, tmp_path):
-    from convrun.data.cifar import READERS
+    from convrun.data.sets.cifar import READERS
 
     reader = READERS[name]
     for file, _ in [*reader.train_list, *reader.test_list, (reader.meta["filename"], "")]:
@@ -172,7 +173,7 @@ def test_no_parquet_file_runs_code(mark, payload, tmp_path, monkeypatch):
     for _ in range(2):  # from the file, and from the copy in the cache
         try:
             images = opened("parquet", root=str(tmp_path))
-            images.load(0)
+            Images(images, "train").load(0)
         except ConvrunError:
             pass
         assert not mark.exists()
@@ -193,7 +194,7 @@ def test_no_image_runs_code(tmp_path):
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / "1.jpg").write_bytes(eps)
     with pytest.raises((DataError, OSError, ValueError)):
-        opened("image_folder", root=str(tmp_path)).load(0)
+        Images(opened("image_folder", root=str(tmp_path)), "train").load(0)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".npz", ".safetensors"])

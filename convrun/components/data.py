@@ -14,8 +14,8 @@ from convrun.registry import register
 
 if TYPE_CHECKING:
     from convrun.contracts.data import ImageSet
-    from convrun.data.folder_scan import FolderScan
-    from convrun.data.parquet_scan import Shard
+    from convrun.data.sets.image_folder import FolderScan
+    from convrun.data.sets.parquet_scan import Shard
 
 Patterns = str | tuple[str, ...]
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
@@ -76,7 +76,7 @@ def measure_image_folder(**keys: Any) -> DataFacts:
 def _scanned_folders(
     root: str, train_folder: str, val_folder: str | None, **declared: int | None
 ) -> tuple[DataFacts, dict[str, FolderScan]]:
-    from convrun.data.folder_scan import scan_tree
+    from convrun.data.sets.image_folder import scan_tree
 
     train, val = scan_tree(root, train_folder, val_folder)
     found = DataFacts(len(train.class_names), len(train), len(val))
@@ -101,11 +101,11 @@ def image_folder(
     train_folder: name of the folder of training images, below root; `.` is root itself
     val_folder: name of the folder of validation images, below root; null: there are none, so evaluation must be off
     """
-    from convrun.data.image_folder import ImageFolder
+    from convrun.data.sets.image_folder import ImageFolder
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
     _, scans = _scanned_folders(root, train_folder, val_folder, **declared)
-    return ImageFolder(scans[split], split)
+    return ImageFolder(scans[split])
 
 
 # One file -----------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def npz_facts(**keys: Any) -> DataFacts:
 
 def measure_npz(path: str, **declared: int | None) -> DataFacts:
     """What the file's labels say (this imports numpy); a DataError if the recipe declares something else."""
-    from convrun.data.npz import count_npz
+    from convrun.data.sets.npz import count_npz
 
     _need("path", path)
     found = DataFacts(*count_npz(path, declared["num_classes"]))
@@ -141,7 +141,7 @@ def npz(
     path: the file; images are uint8 [n, h, w] or [n, h, w, 3], labels integers [n] or [n, 1]; where it has no
         class_names, num_classes may be more than the labels show
     """
-    from convrun.data.npz import NpzImages
+    from convrun.data.sets.npz import NpzImages
 
     measure_npz(path=path, num_classes=num_classes, train_images=train_images, val_images=val_images)
     return NpzImages(path, split, num_classes=num_classes)
@@ -155,7 +155,7 @@ def digits_facts() -> DataFacts:
 @register("data", "digits", facts=digits_facts)
 def digits(split: str) -> ImageSet:
     """Handwritten digits, 8×8 pixels, that come with convrun (Alpaydin and Kaynak, UCI): for a first run, offline."""
-    from convrun.data.npz import NpzImages
+    from convrun.data.sets.npz import NpzImages
 
     return NpzImages(str(DIGITS), split, name=DIGITS.name)
 
@@ -178,7 +178,7 @@ def measure_parquet(**keys: Any) -> DataFacts:
 def _scanned_parquet(
     root: str, train: Patterns, val: Patterns, image_column: str, label_column: str, **declared: int | None
 ) -> tuple[DataFacts, tuple[str, ...], dict[str, list[Shard]]]:
-    from convrun.data.parquet_scan import scan_splits
+    from convrun.data.sets.parquet_scan import scan_splits
 
     splits = {"train": train, "val": val}
     names, shards = scan_splits(root, splits, image_column, label_column, declared["num_classes"])
@@ -213,11 +213,11 @@ def parquet(
     cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
     """
-    from convrun.data.parquet import ParquetImages
+    from convrun.data.sets.parquet import ParquetImages
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
     _, names, shards = _scanned_parquet(root, train, val, image_column, label_column, **declared)
-    return ParquetImages(shards[split], split, names, cache=cache)
+    return ParquetImages(shards[split], names, cache=cache)
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def cifar10(split: str, *, root: str, download: bool = False) -> ImageSet:
     root: the folder that holds cifar-10-batches-py; only files with the published MD5 are opened
     download: fetch the files (170 MB) when the run starts if they are not there
     """
-    from convrun.data.cifar import CifarImages
+    from convrun.data.sets.cifar import CifarImages
 
     return CifarImages("cifar10", root, split, download=download)
 
@@ -248,7 +248,7 @@ def cifar100(split: str, *, root: str, download: bool = False) -> ImageSet:
     root: the folder that holds cifar-100-python; only files with the published MD5 are opened
     download: fetch the files (169 MB) when the run starts if they are not there
     """
-    from convrun.data.cifar import CifarImages
+    from convrun.data.sets.cifar import CifarImages
 
     return CifarImages("cifar100", root, split, download=download)
 
@@ -279,6 +279,6 @@ def synthetic(
     num_classes: how many classes they show
     image_size: height and width in pixels
     """
-    from convrun.data.synthetic import SyntheticImages
+    from convrun.data.sets.synthetic import SyntheticImages
 
     return SyntheticImages(split, {"train": train_images, "val": val_images}[split], num_classes, image_size)

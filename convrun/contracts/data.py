@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from convrun.contracts.kind import Kind
+from convrun.errors import DataError
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
+
+    # An image as it is stored: an encoded one (JPEG, PNG, ...), uint8 [h, w] (grey) or [h, w, 3], or one of PIL's.
+    Content = bytes | npt.NDArray[np.uint8] | Image.Image
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,23 @@ class DataFacts:
     val_images: int
 
 
-class ImageSet(Protocol):
-    """One split of a data set: RGB images with labels in `range(len(class_names))`, found by index.
+class BadImage(DataError):
+    """One image cannot be read, whatever is tried: `data.bad_images` says what happens then.
 
-    It is copied into loader workers, so it pickles, and `load` draws nothing at random.
+    Attributes:
+        reason: why, without the image's name.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ImageSet(Protocol):
+    """One split of a data set: images as they are stored, with labels in `range(len(class_names))`, found by index.
+
+    It is copied into loader workers, so it pickles, and `read` draws nothing at random. Decoding, and what happens to
+    an image that cannot be read (again, skipped, the end of the run), is convrun's.
     """
 
     def __len__(self) -> int:
@@ -37,11 +56,12 @@ class ImageSet(Protocol):
         """One name a label."""
         ...
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The image (mode RGB) and its label.
+    def read(self, index: int) -> tuple[Content, int]:
+        """The image as it is stored (encoded bytes; uint8 [h, w] or [h, w, 3]; a PIL image), and its label.
 
         Raises:
-            BadImage: this image cannot be read; names it. An OSError counts as one.
+            BadImage: this image cannot be read. An OSError counts as one; is it of a kind that may pass, it is tried
+                again.
             DataError: something else is wrong, which ends the run whatever `data.bad_images` says.
         """
         ...

@@ -1,1 +1,1 @@
-"""Image sets and the feeds that bring their images to training and evaluation, in an order anyone can recompute."""
+"""Image sets, and the pipeline that brings their images to training and evaluation in an order anyone can recompute."""

@@ -8,23 +8,93 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 
 from convrun.contracts.data import ImageSet
-from convrun.data.fetch import EvalBatch, EvalFetch, ImageAugmentation, ImageTransform, MicroBatch, TrainFetch
-from convrun.data.loading import Loader
-from convrun.data.order import EvaluationOrder, TrainingOrder
+from convrun.data.order import EvaluationOrder, Indices, Position, TrainingOrder
+from convrun.data.sample import (
+    DEFAULT,
+    EvaluationSamples,
+    ImageAugmentation,
+    Images,
+    ImageTransform,
+    Sample,
+    Tolerance,
+    TrainingSamples,
+)
 from convrun.data.skipped import SkippedImage
-from convrun.data.tolerance import DEFAULT, Tolerance
-from convrun.data.watching import Board, Watch
-
-__all__ = ["EvalBatch", "EvaluationBatches", "MicroBatch", "StepBatches", "TrainingBatches"]
+from convrun.data.watchdog import Board, Watch
+from convrun.data.workers import Fetched, Loader
 
 OnSkipped = Callable[[Iterable[SkippedImage]], None]
+
+
+class MicroBatch(NamedTuple):
+    """One forward pass of one rank: the step and the number of the micro-batch in it, both from 0, and the images."""
+
+    step: int
+    number: int
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class EvalBatch(NamedTuple):
+    """Some images of the evaluation split, with their labels."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+# What a worker does ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingFetch:
+    """Makes the micro-batch of a position."""
+
+    samples: TrainingSamples
+    board: Board
+
+    def __call__(self, position: Position) -> Fetched[MicroBatch]:
+        """The batch; runs in a worker."""
+        skipped: list[SkippedImage] = []
+        made = [self.samples.sample(position.epoch, index, skipped) for index in position.indices.tolist()]
+        self.board.rest()
+        return Fetched(MicroBatch(position.step, position.number, *_stacked(made)), tuple(skipped))
+
+
+@dataclass(frozen=True)
+class EvaluationFetch:
+    """Makes the evaluation batch of some sample numbers, in their order; skipped images are left out."""
+
+    samples: EvaluationSamples
+    board: Board
+    input_size: int
+
+    def __call__(self, indices: Indices) -> Fetched[EvalBatch]:
+        """The batch; runs in a worker."""
+        found = [self.samples.sample(index) for index in indices.tolist()]
+        self.board.rest()
+        made = [sample for sample in found if not isinstance(sample, SkippedImage)]
+        skipped = tuple(sample for sample in found if isinstance(sample, SkippedImage))
+        if not made:
+            none = torch.empty(0, 3, self.input_size, self.input_size, dtype=torch.uint8)
+            return Fetched(EvalBatch(none, torch.empty(0, dtype=torch.int64)), skipped)
+        return Fetched(EvalBatch(*_stacked(made)), skipped)
+
+
+def _stacked(made: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in made]))  # copies each image once
+    # [n, h, w, 3] seen as [n, 3, h, w]: nothing moves, and this is the channels_last layout that convolutions want.
+    return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in made], dtype=torch.int64)
+
+
+# What the training process does ------------------------------------------------------------------------------------
 
 
 class _Batches:
@@ -127,9 +197,11 @@ class TrainingBatches(_Batches):
     def _opened(self, step: int) -> Loader[MicroBatch]:
         """A loader that begins with a step. Costs one permutation of the epoch, and with workers a start of each."""
         board = Board(self._loading["workers"])
-        fetch = TrainFetch(self._images, self.order.seed, self._augmentations, self._input_size, self._tolerance, board)
+        images = Images(self._images, "train", self._tolerance, board)
+        samples = TrainingSamples(images, self.order.seed, self._augmentations, self._input_size)
         watch = Watch(board, "train", self._images.place, self._tolerance.timeout_seconds)
-        return Loader(fetch, replace(self.order, start_step=step), watch=watch, **self._loading)
+        order = replace(self.order, start_step=step)
+        return Loader(TrainingFetch(samples, board), order, watch=watch, **self._loading)
 
 
 class StepBatches:
@@ -206,9 +278,10 @@ class EvaluationBatches(_Batches):
 
     def _opened(self) -> Loader[EvalBatch]:
         board = Board(self._loading["workers"])
-        fetch = EvalFetch(self._images, self._transform, self._input_size, self._tolerance, board)
+        images = Images(self._images, "val", self._tolerance, board)
+        samples = EvaluationSamples(images, self._transform, self._input_size)
         watch = Watch(board, "val", self._images.place, self._tolerance.timeout_seconds)
-        return Loader(fetch, self._order, watch=watch, **self._loading)
+        return Loader(EvaluationFetch(samples, board, self._input_size), self._order, watch=watch, **self._loading)
 
 
 def _is_cuda(device: torch.device | str) -> bool:

@@ -15,7 +15,7 @@ from convrun.contracts.data import ImageSet
 from convrun.contracts.logger import RunInfo
 from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import EvaluationBatches, TrainingBatches
-from convrun.data.tolerance import Tolerance
+from convrun.data.sample import Tolerance
 from convrun.distributed.group import Group
 from convrun.plan import Plan
 from convrun.training.evaluation import Evaluation

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convrun.errors import DataError
 from convrun.plan import Plan
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from convrun.data.skipped import SkippedImage
+
+
+def _shown(found: tuple[Image.Image, int] | SkippedImage) -> str:
+    if isinstance(found, tuple):
+        return f"{found[0].width} × {found[0].height}"
+    return f"skipped ({found.place}: {found.reason})"
 
 
 def opened_data(plan: Plan) -> tuple[list[str], dict[str, Any]]:
@@ -14,17 +25,19 @@ def opened_data(plan: Plan) -> tuple[list[str], dict[str, Any]]:
     Raises:
         DataError: the data are missing, not what the recipe says, or one of these images is broken.
     """
+    from convrun.data.sample import Images, Tolerance
     from convrun.training.run import check_counts, open_data
 
     lines, data, splits = [], {}, open_data(plan.data)
     check_counts(plan, *splits)
     for name, images in zip(("train", "val"), splits, strict=True):
-        sizes = [images.load(i)[0].size for i in dict.fromkeys((0, len(images) - 1))] if len(images) else []
-        if not sizes and name == "train":
+        opened = Images(images, name, Tolerance(plan.retries, plan.bad_images == "skip", None))
+        found = [opened.load(i) for i in dict.fromkeys((0, len(images) - 1))] if len(images) else []
+        if not found and name == "train":
             raise DataError("the train split holds no image")
-        if not sizes:
+        if not found:
             continue  # a recipe may evaluate nothing
-        shown = " and ".join(f"{width} × {height}" for width, height in sizes)
+        shown = " and ".join(_shown(image) for image in found)
         classes = list(images.class_names)
         lines.append(
             f"{'opened':<12} {name}: {len(images):,} images of {len(classes):,} classes "

@@ -18,7 +18,7 @@ from torchvision.datasets.folder import pil_loader
 from convrun.augment.crops import evaluation_transform
 from convrun.augment.evaluation_geometry import default_crop_ratio
 from convrun.contracts.data import IMAGENET_MEAN, IMAGENET_STD
-from convrun.data.image_set import decode
+from convrun.data.decode import decode
 
 PHOTOS = [Path(str(files("sklearn") / "datasets" / "images" / name)) for name in ("china.jpg", "flower.jpg")]
 BICUBIC = transforms.InterpolationMode.BICUBIC
@@ -35,7 +35,7 @@ def released(size: int) -> transforms.Compose:
 @pytest.mark.parametrize("size", [224, 384])
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda p: p.stem)
 def test_evaluation_input_equals_the_released_pipelines(photo, size):
-    ours = evaluation_transform(size, default_crop_ratio(size), "bicubic")(decode(photo, split="val", place=photo.name))
+    ours = evaluation_transform(size, default_crop_ratio(size), "bicubic")(decode(photo.read_bytes()))
     theirs = released(size)(pil_loader(str(photo)))
     pixels = torch.from_numpy(np.array(ours)).permute(2, 0, 1)
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))

@@ -15,6 +15,7 @@ from convrun.components.data import check_declared
 from convrun.contracts.data import DataFacts
 from convrun.errors import DataError, KeyProblem
 from convrun.registry import registry
+from tests.data.reading import load
 
 NAMES = ["cifar10", "cifar100", "digits", "image_folder", "npz", "parquet", "synthetic"]
 
@@ -152,7 +153,7 @@ def test_builders_open_what_the_facts_say(tree: str, archive: str) -> None:
     ):
         train, val = create(name, "train", **keys), create(name, "val", **keys)
         assert DataFacts(len(train.class_names), len(train), len(val)) == facts(name, **keys), name
-        image, label = val.load(1)
+        image, label = load(val, 1, "val")
         assert image.mode == "RGB"
         assert 0 <= label < len(val.class_names)
         assert "val" in val.place(1)

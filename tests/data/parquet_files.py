@@ -14,6 +14,7 @@ from PIL import Image
 
 from convrun.contracts.data import DataFacts
 from convrun.registry import registry
+from tests.data.reading import load
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -87,5 +88,5 @@ def rows_of(*paths: Path) -> list[tuple[bytes, int]]:
 
 
 def loaded(images: Any, order: Sequence[int] | None = None) -> list[tuple[bytes, int]]:
-    pairs = [images.load(index) for index in (range(len(images)) if order is None else order)]
+    pairs = [load(images, index) for index in (range(len(images)) if order is None else order)]
     return [(image.tobytes(), label) for image, label in pairs]

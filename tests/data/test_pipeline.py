@@ -17,9 +17,10 @@ from PIL import Image
 
 from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import EvalBatch, EvaluationBatches, MicroBatch, TrainingBatches
-from convrun.data.synthetic import SyntheticImages
+from convrun.data.sets.synthetic import SyntheticImages
 from convrun.errors import DataError, PluginError
 from convrun.randomness import sample_generator
+from tests.data.reading import load
 from tests.data.steps import each
 
 IMAGES = SyntheticImages("train", 26, 3, 8)
@@ -55,7 +56,7 @@ def test_micro_batches_hold_the_augmented_images() -> None:
         assert batch.labels.dtype == torch.int64
         for pixels, label, index in zip(batch.images, batch.labels, position.indices, strict=True):
             draws = sample_generator(3, position.epoch, int(index))
-            image, expected_label = IMAGES.load(int(index))
+            image, expected_label = load(IMAGES, int(index))
             expected = np.asarray(image) + np.uint8(draws.randrange(256)) + np.uint8(draws.randrange(256))
             assert label == expected_label
             assert np.array_equal(pixels.permute(1, 2, 0), expected)
@@ -159,10 +160,10 @@ class Broken(SyntheticImages):
         super().__init__("train", 26, 3, 8)
         self.label = label
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Any, int]:
         if self.label is None:
             raise IndexError("beyond the end")
-        return super().load(index)[0], self.label
+        return super().read(index)[0], self.label
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def images_and_labels(batches: Iterable[EvalBatch]) -> list[tuple[bytes, int]]:
 
 
 def expected(*indices: int) -> list[tuple[bytes, int]]:
-    return [(halved(image).tobytes(), label) for image, label in map(VAL.load, indices)]
+    return [(halved(image).tobytes(), label) for image, label in (load(VAL, index) for index in indices)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
@@ -233,7 +234,7 @@ def test_what_workers_need_can_be_pickled() -> None:
     position = next(iter(order()))
     assert rows([copy[position].batch]) == rows([train[position].batch])
     fetch = pickle.loads(pickle.dumps(evaluation()._opened()._loader.dataset))
-    assert fetch[np.array([16])].batch.labels.tolist() == [VAL.load(16)[1]]
+    assert fetch[np.array([16])].batch.labels.tolist() == [VAL.read(16)[1]]
 
 
 # Rewinding ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from convrun.data.fetch import EvalFetch
+from convrun.data.pipeline import EvaluationFetch
 from convrun.errors import Preempted
 
 STEPS = 16
@@ -81,9 +81,12 @@ def test_a_stop_during_any_batch_of_an_evaluation_is_made_up_for(
     batch, reference, train, rows, saved, tmp_path, monkeypatch
 ):
     # 4 evaluations × (model, EMA) × 3 batches of the 10 images.
-    calls, fetch = [], EvalFetch.__call__
-    monkeypatch.setattr(EvalFetch, "__call__", lambda self, i: (calls.append(1), len(calls) == batch and terminate())
-                        and fetch(self, i))  # fmt: skip
+    calls, fetch = [], EvaluationFetch.__call__
+    monkeypatch.setattr(
+        EvaluationFetch,
+        "__call__",
+        lambda self, i: (calls.append(1), len(calls) == batch and terminate()) and fetch(self, i),
+    )
     with pytest.raises(Preempted, match="its evaluation to go" if batch > 18 else "to go"):
         train()
     train()
@@ -93,9 +96,9 @@ def test_a_stop_during_any_batch_of_an_evaluation_is_made_up_for(
 def test_an_evaluation_that_was_made_up_for_is_on_record_once_after_a_kill(
     reference, train, rows, saved, tmp_path, monkeypatch
 ):
-    calls, fetch = [], EvalFetch.__call__
+    calls, fetch = [], EvaluationFetch.__call__
     with monkeypatch.context() as patch:
-        patch.setattr(EvalFetch, "__call__", lambda self, i: (calls.append(1), len(calls) == 8 and terminate())
+        patch.setattr(EvaluationFetch, "__call__", lambda self, i: (calls.append(1), len(calls) == 8 and terminate())
                       and fetch(self, i))  # fmt: skip
         with pytest.raises(Preempted, match=r"after step 10 "):
             train()

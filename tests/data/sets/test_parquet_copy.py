@@ -13,8 +13,8 @@ from convrun.errors import DataError
 
 pytest.importorskip("pyarrow")
 
-from convrun.data import parquet_copy
-from tests.data.parquet_files import create, encoded, loaded, rows_of, write
+from convrun.data.sets import parquet_copy
+from tests.data.parquet_files import create, encoded, loaded, pa, rows_of, write
 
 
 def test_copies_are_made_once_and_said_once(
@@ -32,7 +32,7 @@ def test_copies_are_made_once_and_said_once(
 
 
 def test_without_cache_nothing_is_written(parquet_root: Path, copies_folder: Path) -> None:
-    create("train", parquet_root, cache=False).load(0)
+    create("train", parquet_root, cache=False).read(0)
     assert not copies_folder.exists()
 
 
@@ -50,7 +50,7 @@ def test_processes_that_want_the_copies_at_once_share_them(parquet_root: Path, c
 from convrun.registry import registry
 component = registry.find("data", "parquet")
 images = component.create("train", **component.keys.check({{"root": {str(parquet_root)!r}}}))
-print(sum(images.load(index)[1] for index in range(len(images))))
+print(sum(images.read(index)[1] for index in range(len(images))))
 """
     with parquet_copy._one_at_a_time(copies_folder):
         runs = [subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True) for _ in range(3)]
@@ -76,8 +76,8 @@ def test_a_write_that_fails_leaves_nothing_behind(parquet_root: Path, copies_fol
     # A limit on the size of files fails as a full disk does, in the midst of a write.
     script = f"""
 import resource
-from convrun.data.parquet_copy import with_copies
-from convrun.data.parquet_scan import scan_splits
+from convrun.data.sets.parquet_copy import with_copies
+from convrun.data.sets.parquet_scan import scan_splits
 shards = scan_splits({str(parquet_root)!r}, {{"train": "data/train-*.parquet"}}, "image", "label")[1]["train"]
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 with_copies(shards)
@@ -104,3 +104,20 @@ def test_drafts_of_killed_processes_go_and_those_of_living_ones_stay(parquet_roo
     os.utime(copies_folder / ".old.draft", (0, 0))
     create("val", parquet_root)
     assert [path.name for path in copies_folder.glob(".*.draft")] == [".new.draft"]
+
+
+def test_damaged_copies_are_named(parquet_root: Path, copies_folder: Path) -> None:
+    create("val", parquet_root)
+    (copy,) = copies_folder.glob("*.arrow")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-20])
+    images = create("val", parquet_root)
+    with pytest.raises(DataError, match=rf"the copy {copy} cannot be read: .*; delete it, and the next start makes it"):
+        images.read(0)
+    with pa.OSFile(str(copy), "wb") as file, pa.ipc.new_file(file, pa.schema([("image", pa.large_binary())])) as writer:
+        writer.write_batch(pa.record_batch([pa.array([b"x"], pa.large_binary())], ["image"]))
+    with pytest.raises(DataError, match="it holds 1 of 4 images; delete it"):
+        images.read(0)
+    copy.unlink()
+    with pytest.raises(DataError, match="No such file or directory; delete it, and the next start makes it"):
+        images.read(0)

@@ -11,7 +11,7 @@ from convrun.components.data import DIGITS
 
 def test_the_file_is_what_the_script_makes() -> None:
     pytest.importorskip("sklearn")
-    script = runpy.run_path(str(Path(__file__).parents[1] / "make_digits.py"))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "make_digits.py"))
     made = script["digits_arrays"]()
     with np.load(DIGITS, allow_pickle=False) as stored:
         assert set(stored.files) == set(made)

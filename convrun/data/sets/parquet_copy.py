@@ -1,7 +1,7 @@
-"""Arrow copies of parquet files' images, made once: whole or not at all, by one process while the others wait.
+"""Arrow copies of parquet files' images, in which an image is a slice of a memory-mapped file.
 
-The copies lie in the cache folder, take the room of the encoded images, and may be deleted at any time: the next run
-makes them again.
+They are made once: whole or not at all, by one process while the others wait. They lie in the cache folder, take the
+room of the encoded images, and may be deleted at any time: the next run makes them again.
 """
 
 from __future__ import annotations
@@ -14,18 +14,52 @@ import os
 import shutil
 import socket
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from convrun.data.parquet_library import first_line, pa, pq, readable
-from convrun.data.parquet_rows import ArrowCopy, no_bytes, only_column
-from convrun.data.parquet_scan import Shard
+from convrun.data.sets.parquet_scan import Shard, first_line, no_bytes, only_column, pa, pq, readable
 from convrun.errors import DataError
 from convrun.files.cache_folder import cache_folder
 
 STALE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
+
+
+class ArrowCopy:
+    """The copy of one file; it is mapped by each process that reads it, and pickles as its path."""
+
+    def __init__(self, path: str, rows: int) -> None:
+        self._path, self._rows = path, rows
+        self._parts: Any = None
+        self._starts: tuple[int, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": None}  # pyarrow would pickle what the map holds
+
+    def read(self, row: int) -> bytes:
+        """The encoded image."""
+        if self._parts is None:
+            self._open()
+        part = bisect_right(self._starts, row) - 1
+        content: bytes = self._parts[part][row - self._starts[part]].as_py()
+        return content
+
+    def _open(self) -> None:
+        try:
+            options = pa.ipc.IpcReadOptions(use_threads=False)
+            parts = pa.ipc.open_file(pa.memory_map(self._path), options=options).read_all().column(0).chunks
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(first_line(error)) from None
+        starts = (0, *accumulate(len(part) for part in parts))
+        if starts[-1] != self._rows:
+            raise self._damaged(f"it holds {starts[-1]} of {self._rows} images")
+        self._parts, self._starts = parts, starts
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(f"the copy {self._path} cannot be read: {what}; delete it, and the next start makes it again")
 
 
 def with_copies(shards: Sequence[Shard]) -> list[ArrowCopy]:

@@ -1,4 +1,6 @@
-"""What lies in a folder tree of images, `ROOT/train/CLASS/**/*.jpg` and `ROOT/val/…`, by the standard library alone.
+"""A folder tree of images, `ROOT/train/CLASS/**/*.jpg` and `ROOT/val/…`: scanned, and then read file by file.
+
+The plan counts images by the scan, so all of this is the standard library's.
 
 Classes and files come in torchvision's order (`DatasetFolder`), so labels and sample numbers agree with it.
 Paths are kept as one bytes object with offsets: a Python list of ImageNet-22K's 14 million paths would take 2 GB,
@@ -10,14 +12,18 @@ from __future__ import annotations
 import functools
 import os
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convrun.contracts.data import BadImage
 from convrun.errors import DataError
+from convrun.files.regular_file import opened
 from convrun.text.wording import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# The largest image that is decoded (decode.py) takes less, uncompressed, in 16 bits and four channels.
+MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,39 @@ class FolderScan:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class ImageFolder:
+    """One split of a scanned tree; an image is read from its file each time."""
+
+    def __init__(self, scan: FolderScan) -> None:
+        self._scan = scan
+
+    def __len__(self) -> int:
+        return len(self._scan)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The class folders, sorted."""
+        return self._scan.class_names
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's content, in one piece, and its label."""
+        try:
+            with opened(self._path(index)) as file:
+                if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                    raise ValueError(f"it has more than {MOST_BYTES:,} bytes, as no image has that could be decoded")
+                return file.read(), self._scan.labels[index]
+        except ValueError as error:  # a pipe, a device, an empty file
+            raise BadImage(str(error)) from None
+
+    def place(self, index: int) -> str:
+        """The file's path; what cannot be printed of it is escaped."""
+        return printable(self._path(index))
+
+    def _path(self, index: int) -> str:
+        name = self._scan.paths[self._scan.offsets[index] : self._scan.offsets[index + 1]]
+        return f"{self._scan.folder}/{os.fsdecode(name)}"
 
 
 def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "val") -> tuple[FolderScan, FolderScan]:

@@ -4,32 +4,32 @@ import hashlib
 
 import numpy as np
 
-from convrun.data.synthetic import SyntheticImages
+from convrun.data.sets.synthetic import SyntheticImages
 
 
 def pixels(images: SyntheticImages) -> np.ndarray:
-    return np.stack([np.asarray(images.load(i)[0], dtype=float).ravel() for i in range(len(images))])
+    return np.stack([np.asarray(images.read(i)[0], dtype=float).ravel() for i in range(len(images))])
 
 
 def test_images_depend_on_split_and_index_alone() -> None:
     one, other = (SyntheticImages("train", 10, 3, 8) for _ in range(2))
-    backwards = np.stack([np.asarray(other.load(i)[0], dtype=float).ravel() for i in reversed(range(10))])[::-1]
+    backwards = np.stack([np.asarray(other.read(i)[0], dtype=float).ravel() for i in reversed(range(10))])[::-1]
     assert np.array_equal(pixels(one), backwards)
     assert len(np.unique(pixels(one), axis=0)) == 10
     assert not np.array_equal(pixels(one), pixels(SyntheticImages("val", 10, 3, 8)))
 
 
 def test_bytes_are_the_same_everywhere() -> None:
-    digest = hashlib.sha256(SyntheticImages("train", 10, 3, 8).load(7)[0].tobytes()).hexdigest()
+    digest = hashlib.sha256(SyntheticImages("train", 10, 3, 8).read(7)[0].tobytes()).hexdigest()
     assert digest.startswith("d27e2699a2e4d0ba")
 
 
 def test_classes_are_balanced_and_named() -> None:
     images = SyntheticImages("train", 7, 3, 8)
-    assert [images.load(i)[1] for i in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [images.read(i)[1] for i in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert images.class_names == ("class 0", "class 1", "class 2")
-    image, _ = images.load(0)
-    assert (image.mode, image.size) == ("RGB", (8, 8))
+    pixels_of, _ = images.read(0)
+    assert (pixels_of.dtype, pixels_of.shape) == (np.uint8, (8, 8, 3))
 
 
 def test_the_nearest_training_mean_tells_the_class() -> None:

@@ -1,16 +1,18 @@
 """What parquet files of encoded images hold: which files each split has, their labels and the classes' names.
 
 The layout is that of image data sets on the Hugging Face hub: a column holds the image (bytes, or a struct with a field
-`bytes`), another the label (an integer); the files' metadata may name the classes.
+`bytes`), another the label (an integer); the files' metadata may name the classes. This is where pyarrow is imported,
+and who takes it from here gets the cure where it is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convrun.data.parquet_library import pa, pq, readable
 from convrun.errors import DataError
 
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as missing:
+    raise DataError(f"parquet files need pyarrow ({missing}); pip install 'convrun[parquet]'") from None
+
+
+__all__ = ["Shard", "first_line", "no_bytes", "only_column", "pa", "pq", "readable", "scan_splits"]
 MOST_CLASSES = 1_000_000  # a label beyond is an identifier or garbage, and its classes would not fit in memory
 
 
@@ -180,3 +189,39 @@ def _difference(one: Shard, other: Shard) -> str:
         return f"{len(names)} and {len(others)}"
     label = next(number for number, (a, b) in enumerate(zip(names, others, strict=True)) if a != b)
     return f"label {label} is {names[label]!r} in one, {others[label]!r} in the other"
+
+
+@contextlib.contextmanager
+def readable(path: str) -> Iterator[None]:
+    """An error of pyarrow's or of the disk's while a parquet file is read becomes a DataError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as parquet: {_reason(path, error)}; fetch it again") from None
+
+
+def _reason(path: str, error: Exception) -> str:
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        if file.read(19) == b"version https://git":
+            return "it is git's pointer to the file (git lfs pull fetches it)"
+    return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error of pyarrow's or of the disk's says, without its full stop."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return reason.partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def only_column(table: Any) -> Any:
+    """The only column of a table; that of a struct's only field if it is one."""
+    column = table.column(0)
+    return column.flatten()[0] if pa.types.is_struct(column.type) else column
+
+
+def no_bytes(path: str, row: int) -> DataError:
+    """For a row that names an image file instead of holding it."""
+    return DataError(
+        f"{path} row {row} has no image bytes (a path alone is not followed); save the files with the images in them, "
+        "or read the image files themselves with data.name=image_folder"
+    )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convrun.data.cifar import READERS, CifarImages
+from convrun.data.sets.cifar import READERS, CifarImages
 from convrun.errors import DataError
+from tests.data.reading import load
 
 NAMES = {"cifar10": "labels", "cifar100": "fine_labels"}
 
@@ -49,7 +50,7 @@ def test_train_and_test_batches_are_the_splits(name: str, root: Path) -> None:
     assert (len(train), len(val)) == (4 * len(reader.train_list), 2)
     assert val.class_names == ("ant", "bee", "cow")
     content = pickle.loads((root / reader.base_folder / reader.test_list[0][0]).read_bytes())
-    image, label = val.load(1)
+    image, label = load(val, 1)
     assert (image.mode, image.size, label) == ("RGB", (32, 32), 1)
     assert np.array_equal(np.asarray(image).transpose(2, 0, 1).reshape(-1), content["data"][1])
     assert val.place(1) == f"{name} val image 1"

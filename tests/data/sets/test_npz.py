@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convrun.data.npz import NpzImages, count_npz
+from convrun.data.sets.npz import NpzImages, count_npz
 from convrun.errors import DataError
+from tests.data.reading import load
 
 Arrays = dict[str, Any]
 
@@ -34,7 +35,7 @@ def test_grey_images_with_column_labels(tmp_path: Path) -> None:
     path = save(tmp_path, made)
     images = NpzImages(path, "train")
     assert (len(images), images.class_names) == (6, ("0", "1", "2"))
-    image, label = images.load(4)
+    image, label = load(images, 4)
     assert (image.mode, image.size, label, type(label)) == ("RGB", (4, 5), 1, int)
     assert np.array_equal(np.asarray(image)[..., 2], made["train_images"][4])
     assert images.place(4) == f"{path} train image 4"
@@ -44,7 +45,7 @@ def test_rgb_images_and_class_names(tmp_path: Path) -> None:
     pixels = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     images = NpzImages(save(tmp_path, arrays(val_images=pixels, class_names=["a", "b", "ç"])), "val")
     assert images.class_names == ("a", "b", "ç")
-    assert np.array_equal(images.load(1)[0], pixels[1])
+    assert np.array_equal(load(images, 1)[0], pixels[1])
 
 
 def test_counts_come_from_the_labels(tmp_path: Path) -> None:

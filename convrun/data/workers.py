@@ -18,13 +18,12 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from convrun.data.fetch import Fetched
 from convrun.data.skipped import SkippedImage
-from convrun.data.watching import Watch, WatchedLoader, WorkerStuck
+from convrun.data.watchdog import Watch, WatchedLoader, WorkerStuck
 from convrun.errors import ConvrunError, DataError
 from convrun.process.signals import STOPPING
 
@@ -39,6 +38,13 @@ class Positions(Sized, Protocol):
     """What to fetch, in order; `fetch` is called with each."""
 
     def __iter__(self) -> Iterator[Any]: ...
+
+
+class Fetched(NamedTuple, Generic[T]):
+    """What comes out of a worker: a batch, and the images that were left out of it because they cannot be read."""
+
+    batch: T
+    skipped: tuple[SkippedImage, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Loader(Generic[T]):
     """The results of `fetch`, in the order of the positions, made by worker processes (by this one if `workers` is 0).
 
     Args:
-        fetch: pickles; makes a tensor, or a named tuple with tensors, of one position.
+        fetch: pickles; makes a named tuple with tensors of one position.
         positions: what to fetch.
         watch: knows when a worker hangs.
         on_skipped: called here, before the result is handed out, with the images that it does without.
@@ -114,8 +120,8 @@ class Loader(Generic[T]):
             sampler=positions,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
-            collate_fn=_unchanged,
-            pin_memory=pin_memory,
+            collate_fn=_unchanged,  # fetch stacks; a worker copies the result once more, into shared memory
+            pin_memory=pin_memory,  # a thread of this process copies it, so that the copy to the GPU need not wait
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # its own, or torch would draw the workers' seed from the global one
         )
@@ -143,6 +149,7 @@ class Loader(Generic[T]):
             self._iterator = self._start()
         self._watch.start()
         try:
+            # Waits for the worker whose turn it is; its shared memory is mapped here, not copied.
             result: Fetched[T] | Failure = next(self._iterator)
         except (RuntimeError, OSError, EOFError) as error:
             raise self._explained(error) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
@@ -41,9 +41,9 @@ class CifarImages:
         """The published names."""
         return self._class_names
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The 32×32 image and its label."""
-        return Image.fromarray(self._images[index]), int(self._labels[index])
+    def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+        """The image, uint8 [32, 32, 3], and its label."""
+        return self._images[index], int(self._labels[index])
 
     def place(self, index: int) -> str:
         """`cifar10 train image 17`."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from convrun.errors import DataError
 
@@ -45,9 +44,9 @@ class NpzImages:
         """The file's `class_names`, or the labels as text."""
         return self._class_names
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """The image (grey becomes RGB) and its label."""
-        return Image.fromarray(self._images[index]).convert("RGB"), int(self._labels[index])
+    def read(self, index: int) -> tuple[Array, int]:
+        """The image, uint8 [h, w] or [h, w, 3], and its label."""
+        return self._images[index], int(self._labels[index])
 
     def place(self, index: int) -> str:
         """`digits.npz train image 17`."""

@@ -16,12 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from convrun.data import loading
-from convrun.data.folder_scan import scan_tree
-from convrun.data.image_folder import ImageFolder
+from convrun.data import workers
 from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import EvaluationBatches, TrainingBatches
-from convrun.data.synthetic import SyntheticImages
+from convrun.data.sets.image_folder import ImageFolder, scan_tree
+from convrun.data.sets.synthetic import SyntheticImages
 from convrun.errors import DataError
 from tests.data.steps import each
 
@@ -41,11 +40,9 @@ def test_a_file_that_is_no_image_is_named_through_two_workers(split: str, make_t
     bad.write_text("no image")
     images = dict(zip(("train", "val"), scan_tree(str(root)), strict=True))
     batches: Any = (
-        each(feed(None, workers=2, images=ImageFolder(images["train"], "train")))
+        each(feed(None, workers=2, images=ImageFolder(images["train"])))
         if split == "train"
-        else EvaluationBatches(
-            ImageFolder(images["val"], "val"), Image.Image.copy, input_size=4, batch_size=2, workers=2
-        )
+        else EvaluationBatches(ImageFolder(images["val"]), Image.Image.copy, input_size=4, batch_size=2, workers=2)
     )
     with pytest.raises(DataError) as caught:
         list(batches)
@@ -95,7 +92,7 @@ def test_workers_have_one_thread_and_block_no_signal() -> None:
 
 
 def test_the_trainers_own_signal_handling_is_left_alone() -> None:
-    handlers = {number: signal.getsignal(number) for number in (*loading.IGNORED_SIGNALS, signal.SIGCHLD)}
+    handlers = {number: signal.getsignal(number) for number in (*workers.IGNORED_SIGNALS, signal.SIGCHLD)}
     with feed(None, workers=1) as batches:
         next(each(batches))
         assert {number: signal.getsignal(number) for number in handlers} == handlers
@@ -149,7 +146,7 @@ class Stuck:
 
 
 def test_a_stuck_worker_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.2)
     batches = feed(Stuck(), workers=1)
     next(each(batches))
     started = time.perf_counter()
@@ -179,12 +176,12 @@ def test_workers_whose_start_is_cut_short_by_a_second_ctrl_c_are_ended_without_a
 
 SCRIPT = """
 import time
-from convrun.data import loading
+from convrun.data import workers
 from convrun.data.pipeline import TrainingBatches
 from convrun.data.order import TrainingOrder
-from convrun.data.synthetic import SyntheticImages
+from convrun.data.sets.synthetic import SyntheticImages
 
-loading.GRACE_SECONDS = 0.2
+workers.GRACE_SECONDS = 0.2
 
 def stick(image, draws, calls=[]):
     calls.append(1)

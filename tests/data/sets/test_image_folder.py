@@ -10,10 +10,10 @@ import pytest
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from convrun.data import folder_scan
-from convrun.data.folder_scan import EXTENSIONS, scan_tree
-from convrun.data.image_folder import ImageFolder
+from convrun.data.sets import image_folder
+from convrun.data.sets.image_folder import EXTENSIONS, ImageFolder, scan_tree
 from convrun.errors import DataError
+from tests.data.reading import load
 
 MakeTree = Callable[..., Path]
 TREE = (
@@ -36,18 +36,18 @@ def test_order_and_labels_are_torchvisions(make_tree: MakeTree) -> None:
     (root / "train/b/1.PNG").rename(elsewhere / "linked.png")
     (root / "train/b/link").symlink_to(elsewhere)
     theirs = TorchvisionFolder(root / "train")
-    ours = ImageFolder(scan_tree(str(root))[0], "train")
+    ours = ImageFolder(scan_tree(str(root))[0])
     assert len(ours) == 10
     assert list(ours.class_names) == theirs.classes == ["B", "a b", "b"]
-    assert [(ours.place(i), int(ours._labels[i])) for i in range(len(ours))] == theirs.samples
+    assert [(ours.place(i), ours.read(i)[1]) for i in range(len(ours))] == theirs.samples
     for index in range(len(ours)):
-        (image, label), (their_image, their_label) = ours.load(index), theirs[index]
+        (image, label), (their_image, their_label) = load(ours, index), theirs[index]
         assert label == their_label
         assert np.array_equal(image, their_image)
 
 
 def test_survives_pickling(make_tree: MakeTree) -> None:
-    images = ImageFolder(scan_tree(str(make_tree(*TREE)))[0], "train")
+    images = ImageFolder(scan_tree(str(make_tree(*TREE)))[0])
     copy = pickle.loads(pickle.dumps(images))
     assert [copy.place(i) for i in range(len(copy))] == [images.place(i) for i in range(len(images))]
 
@@ -56,7 +56,7 @@ def test_a_second_scan_walks_only_after_a_change(make_tree: MakeTree, monkeypatc
     root = make_tree("train/a/1.png", "val/a/1.png")
     walked = []
     walk = os.walk
-    monkeypatch.setattr(folder_scan.os, "walk", lambda *a, **k: walked.append(a) or walk(*a, **k))
+    monkeypatch.setattr(image_folder.os, "walk", lambda *a, **k: walked.append(a) or walk(*a, **k))
     scan_tree(str(root))
     scan_tree(str(root))
     assert len(walked) == 2
@@ -159,8 +159,8 @@ def test_a_class_name_that_is_no_text_is_refused(make_tree: MakeTree) -> None:
 def test_file_names_may_be_any_bytes(make_tree: MakeTree) -> None:
     names = [b"caf\xe9.png", b"new\nline.png", "ü–.png".encode()]
     root = make_tree(*(f"train/a/{os.fsdecode(name)}" for name in names), "val/a/1.png")
-    images = ImageFolder(scan_tree(str(root))[0], "train")
-    assert sorted(images.load(i)[0].getpixel((0, 0))[0] for i in range(3)) == [0, 1, 2]
+    images = ImageFolder(scan_tree(str(root))[0])
+    assert sorted(load(images, i)[0].getpixel((0, 0))[0] for i in range(3)) == [0, 1, 2]
     assert {images.place(i) for i in range(3)} == {
         f"{root}/train/a/{name}" for name in (r"caf\udce9.png", r"new\nline.png", "ü–.png")
     }
@@ -169,5 +169,5 @@ def test_file_names_may_be_any_bytes(make_tree: MakeTree) -> None:
 def test_class_names_are_never_followed_out_of_root(make_tree: MakeTree, tmp_path: Path) -> None:
     """A folder's name holds no `/`, so all that is read lies below root, but for links someone made."""
     root = make_tree("set/train/...png/1.png", "set/val/...png/1.png", "secret.png")
-    images = ImageFolder(scan_tree(str(root / "set"))[0], "train")
+    images = ImageFolder(scan_tree(str(root / "set"))[0])
     assert [images.place(i) for i in range(len(images))] == [f"{root}/set/train/...png/1.png"]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convrun.data.fetch import REPLACEMENTS
-from convrun.data.image_set import BadImage
+from convrun.contracts.data import BadImage
 from convrun.data.order import TrainingOrder, replacements
 from convrun.data.pipeline import EvaluationBatches, TrainingBatches
+from convrun.data.sample import REPLACEMENTS, Tolerance
+from convrun.data.sets.synthetic import SyntheticImages
 from convrun.data.skipped import SkippedImage, SkippedImages
-from convrun.data.synthetic import SyntheticImages
-from convrun.data.tolerance import Tolerance
 from convrun.errors import DataError
+from tests.data.reading import load
 from tests.data.steps import each
 
 SKIP = Tolerance(skips_bad_images=True)
@@ -31,10 +31,10 @@ class Damaged(SyntheticImages):
         super().__init__(split, count, 3, 8)
         self.split, self.bad = split, bad
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Any, int]:
         if index in self.bad:
-            raise BadImage(self.split, self.place(index), "it is torn")
-        return super().load(index)
+            raise BadImage("it is torn")
+        return super().read(index)
 
 
 def feed(
@@ -64,7 +64,7 @@ def test_another_image_takes_its_place() -> None:
         for pixels, label, index in zip(batch.images, batch.labels, position.indices.tolist(), strict=True):
             drawn = [index, *replacements(3, position.epoch, index, 26, REPLACEMENTS)]
             shown = next(number for number in drawn if number not in BAD)
-            image, expected_label = images.load(shown)
+            image, expected_label = load(images, shown)
             assert label == expected_label
             assert np.array_equal(pixels.permute(1, 2, 0), image)
             seen |= set(drawn[: drawn.index(shown)])
@@ -116,11 +116,11 @@ def test_data_that_are_gone_are_not_skipped_image_by_image(workers: int) -> None
 
 def test_wrong_labels_and_bugs_are_not_skipped() -> None:
     class Wrong(Damaged):
-        def load(self, index: int) -> tuple[Image.Image, int]:
-            return super().load(index)[0], 7
+        def read(self, index: int) -> tuple[Any, int]:
+            return super().read(index)[0], 7
 
     class Buggy(Damaged):
-        def load(self, index: int) -> tuple[Image.Image, int]:
+        def read(self, index: int) -> tuple[Any, int]:
             raise KeyError(index)
 
     for images, message in ((Wrong(), "has label 7"), (Buggy(), "cannot be loaded: KeyError")):
@@ -130,10 +130,10 @@ def test_wrong_labels_and_bugs_are_not_skipped() -> None:
 
 def test_a_plugins_operating_system_error_is_a_bad_image() -> None:
     class Plain(Damaged):
-        def load(self, index: int) -> tuple[Image.Image, int]:
+        def read(self, index: int) -> tuple[Any, int]:
             if index in self.bad:
                 return Image.open("/nowhere/x.png"), 0
-            return super().load(index)
+            return super().read(index)
 
     skipped: list[Any] = []
     list(each(feed(Plain(*BAD), skipped=skipped)))
@@ -150,7 +150,7 @@ def test_evaluation_counts_the_others_once(workers: int) -> None:
             for batch in batches
             for pixels, label in zip(batch.images, batch.labels, strict=True)
         ]
-    assert found == [(images.load(i)[0].tobytes(), i % 3) for i in range(17) if i not in images.bad]
+    assert found == [(load(images, i)[0].tobytes(), i % 3) for i in range(17) if i not in images.bad]
     assert skipped == [SkippedImage("val", i, f"synthetic val image {i}", "it is torn") for i in images.bad]
     with pytest.raises(DataError, match="split val, image synthetic val image 0 cannot be decoded"):
         next(iter(EvaluationBatches(images, Image.Image.copy, input_size=8, batch_size=3)))

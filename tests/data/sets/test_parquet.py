@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import TrainingBatches
 from convrun.errors import DataError
 from tests.data.parquet_files import CLASSES, TRAIN_ROWS, create, encoded, loaded, pa, rows_of, write
+from tests.data.reading import load
 from tests.data.steps import each
 
 
@@ -29,7 +31,7 @@ def test_images_and_labels_equal_a_direct_reading_in_any_order(parquet_root: Pat
     assert loaded(images) == expected
     order = random.Random(0).sample(range(len(expected)), len(expected))
     assert loaded(images, order) == [expected[index] for index in order]
-    image, label = images.load(334)
+    image, label = load(images, 334)
     assert (image.mode, type(label), images.class_names) == ("RGB", int, CLASSES)
 
 
@@ -45,7 +47,7 @@ def test_a_plain_column_of_bytes_under_other_names(tmp_path: Path) -> None:
         write(tmp_path / f"data/{split}-0.parquet", contents, names=("img", "fine_label"), plain=True)
     for cached in (True, False):
         images = create("train", tmp_path, image_column="img", label_column="fine_label", cache=cached)
-        assert [image.tobytes() for image, _ in map(images.load, range(5))] == [
+        assert [image.tobytes() for image, _ in (load(images, index) for index in range(5))] == [
             Image.open(io.BytesIO(content)).tobytes() for content in contents
         ]
         assert images.class_names == CLASSES
@@ -59,7 +61,7 @@ def test_a_shard_without_rows_is_passed_over(parquet_root: Path) -> None:
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_number_of_workers_changes_nothing(parquet_root: Path, cached: bool) -> None:
     images = create("train", parquet_root, cache=cached)
-    images.load(0)  # what this process has open goes into forked workers
+    images.read(0)  # what this process has open goes into forked workers
 
     def batches(workers: int) -> list[Any]:
         order = TrainingOrder(seed=0, images=335, batch_size=64, micro_batch=16, end_step=7)
@@ -79,7 +81,7 @@ def test_it_pickles_into_a_spawned_process_without_the_images(parquet_root: Path
     assert len(pickle.dumps(images)) < 4 * len(images) + 2000 < held / 10
     assert loaded(pickle.loads(pickle.dumps(images))) == expected
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        image, label = pool.submit(images.load, 333).result()
+        image, label = pool.submit(load, images, 333).result()
     assert (image.tobytes(), label) == expected[333]
 
 
@@ -89,7 +91,7 @@ def test_a_path_without_bytes(parquet_root: Path, cached: bool) -> None:
     contents[110] = None
     path = write(parquet_root / "data/row-0.parquet", contents)
     with pytest.raises(DataError, match=f"^{path} row 110 has no image bytes .*data.name=image_folder$"):
-        create("val", parquet_root, val="data/row-0.parquet", cache=cached).load(110)
+        create("val", parquet_root, val="data/row-0.parquet", cache=cached).read(110)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", encoded(0)[:60]])
@@ -97,7 +99,37 @@ def test_an_image_that_cannot_be_decoded(parquet_root: Path, content: bytes) -> 
     path = write(parquet_root / "data/row-0.parquet", [encoded(0), content])
     images = create("val", parquet_root, val="data/row-0.parquet")
     with pytest.raises(DataError, match=f"^split val, image {path} row 1 cannot be decoded: "):
-        images.load(1)
+        load(images, 1, "val")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_memory_stays_bounded(tmp_path: Path, cached: bool) -> None:
+    content = np.random.default_rng(0)
+    for split, rows in (("train", 2000), ("validation", 1)):
+        write(tmp_path / f"data/{split}-0.parquet", [content.bytes(10_000) for _ in range(rows)])
+    # 20 MB of images, 1 MB a row group; pyarrow counts what it allocates, and not what it maps.
+    script = f"""
+import sys, pyarrow as pa
+from convrun.data.sets.parquet_copy import with_copies
+from convrun.data.sets.parquet import RowGroups
+from convrun.data.sets.parquet_scan import scan_splits
+shard, = scan_splits({str(tmp_path)!r}, {{"train": "data/train-0.parquet"}}, "image", "label")[1]["train"]
+source = with_copies([shard])[0] if {cached} else RowGroups(shard.path, shard.column)
+assert sum(len(source.read(row)) for row in range(0, 2000, 50)) == 400_000
+print(pa.default_memory_pool().max_memory())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8_000_000
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_shard_damaged_in_the_midst(parquet_root: Path, cached: bool) -> None:
+    path = parquet_root / "data/train-00001-of-00002.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)  # the images' first page; footer and labels lie behind
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path} cannot be read as parquet: .*; fetch it again$"):
+        create("train", parquet_root, cache=cached).read(230)
 
 
 RECIPE = """

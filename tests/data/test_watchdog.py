@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from convrun.data import watching
+from convrun.data import watchdog
 from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import EvaluationBatches, TrainingBatches
-from convrun.data.synthetic import SyntheticImages
-from convrun.data.tolerance import Tolerance
-from convrun.data.watching import READING, Board, Watch, WorkerStuck
+from convrun.data.sample import Tolerance
+from convrun.data.sets.synthetic import SyntheticImages
+from convrun.data.watchdog import READING, Board, Watch, WorkerStuck
 from convrun.errors import DataError
 from tests.data.steps import each
 
@@ -34,10 +34,10 @@ class Trap(SyntheticImages):
         super().__init__(split, 12, 3, 8)
         self.what = what
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Any, int]:
         if index == 5 and os.getpid() != MAIN:
             self.what()
-        return super().load(index)
+        return super().read(index)
 
     def place(self, index: int) -> str:
         return f"/set/{index}\n.png"
@@ -85,9 +85,9 @@ def test_an_augmentation_that_hangs_is_reported() -> None:
 
 
 class Slow(SyntheticImages):
-    def load(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Any, int]:
         time.sleep(0.1)
-        return super().load(index)
+        return super().read(index)
 
 
 def test_slow_is_not_stuck() -> None:
@@ -99,7 +99,7 @@ def test_slow_is_not_stuck() -> None:
 
 
 def test_a_training_step_that_takes_long_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.05)
     with feed(SyntheticImages("train", 12, 3, 8), timeout=1.0, workers=1) as batches:
         steps = each(batches)
         for _ in range(2):
@@ -176,14 +176,14 @@ def test_without_a_timeout_nothing_is_too_long() -> None:
 
 SCRIPT = """
 import os, sys, time
-from convrun.data import loading
+from convrun.data import workers
 from convrun.data.pipeline import TrainingBatches
 from convrun.data.order import TrainingOrder
-from convrun.data.synthetic import SyntheticImages
-from convrun.data.tolerance import Tolerance
+from convrun.data.sets.synthetic import SyntheticImages
+from convrun.data.sample import Tolerance
 
-loading.GRACE_SECONDS = 0.2
-loading._kill = lambda workers: print(workers[0].pid, flush=True)  # a process in a dead disk's system call stays
+workers.GRACE_SECONDS = 0.2
+workers._kill = lambda workers: print(workers[0].pid, flush=True)  # a process in a dead disk's system call stays
 
 def stick(image, draws):
     time.sleep(600)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
 from convrun.randomness import derived_seed
 
@@ -31,13 +31,13 @@ class SyntheticImages:
         """`class 0`, `class 1`, …."""
         return tuple(f"class {label}" for label in range(self._num_classes))
 
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """Half pattern of its class, half noise of its own."""
+    def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+        """Half pattern of its class, half noise of its own: uint8 [image_size, image_size, 3]."""
         label = index % self._num_classes
         pattern = _bytes("pattern", label, CELLS).reshape(CELLS, CELLS, 3)
         cell = np.arange(self._size) * CELLS // self._size
         noise = _bytes(f"{self._split} noise", index, self._size).reshape(self._size, self._size, 3)
-        return Image.fromarray(pattern[cell][:, cell] // 2 + noise // 2), label
+        return pattern[cell][:, cell] // 2 + noise // 2, label
 
     def place(self, index: int) -> str:
         """`synthetic train image 17`."""
