@@ -10,8 +10,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from convrun.augment.evaluation_geometry import short_side
-
-Box = tuple[int, int, int, int]
+from convrun.augment.resize import Box, resize, resized_part
 
 
 def resample_of(interpolation: str) -> Image.Resampling:
@@ -38,7 +37,7 @@ class RandomResizedCrop:
     def __call__(self, image: Image.Image, draws: random.Random) -> Image.Image:
         """The part, resized. PIL's `resize(box=...)` is no short cut: its filter sees pixels beyond the box."""
         part = image.crop(random_box(image.width, image.height, self.scale, self.ratio, draws))
-        return part.resize((self.input_size, self.input_size), self.resample)
+        return resize(part, (self.input_size, self.input_size), self.resample)
 
 
 def random_box(
@@ -88,25 +87,27 @@ class RandomCrop:
 
     def __call__(self, image: Image.Image, draws: random.Random) -> Image.Image:
         """The square. PIL fills with black what a crop cuts out beyond the border, so nothing is padded first."""
-        image = resize_short_side(image, self.input_size, self.resample)
-        top = draws.randint(-self.padding, image.height + self.padding - self.input_size)
-        left = draws.randint(-self.padding, image.width + self.padding - self.input_size)
-        return image.crop((left, top, left + self.input_size, top + self.input_size))
+        width, height = short_side_size(image, self.input_size)
+        top = draws.randint(-self.padding, height + self.padding - self.input_size)
+        left = draws.randint(-self.padding, width + self.padding - self.input_size)
+        right, bottom = left + self.input_size, top + self.input_size
+        within = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        part = resized_part(image, (width, height), within, self.resample)
+        return part.crop((left - within[0], top - within[1], right - within[0], bottom - within[1]))
 
 
-def resize_short_side(image: Image.Image, length: int, resample: Image.Resampling) -> Image.Image:
-    """The image with its short side `length` pixels long, the other rounded down; itself if it is that long."""
-    shorter = min(image.size)
-    if shorter == length:
-        return image
-    longer = int(length * max(image.size) / shorter)
-    return image.resize((length, longer) if image.width <= image.height else (longer, length), resample)
+def short_side_size(image: Image.Image, length: int) -> tuple[int, int]:
+    """Width and height of the image once its short side is `length` pixels long; the other is rounded down."""
+    if min(image.size) == length:
+        return image.size
+    longer = int(length * max(image.size) / min(image.size))
+    return (length, longer) if image.width <= image.height else (longer, length)
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
+def centre_box(size: tuple[int, int], side: int) -> Box:
     """The middle square of an image at least that large; a half pixel is rounded to the even one, as torchvision's."""
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    return left, top, left + side, top + side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +121,9 @@ class EvaluationTransform:
     def __call__(self, image: Image.Image) -> Image.Image:
         """The image, input_size × input_size."""
         if self.crop_ratio is None:
-            return image.resize((self.input_size, self.input_size), self.resample)
-        image = resize_short_side(image, short_side(self.input_size, self.crop_ratio), self.resample)
-        return centre_crop(image, self.input_size)
+            return resize(image, (self.input_size, self.input_size), self.resample)
+        size = short_side_size(image, short_side(self.input_size, self.crop_ratio))
+        return resized_part(image, size, centre_box(size, self.input_size), self.resample)
 
 
 def evaluation_transform(

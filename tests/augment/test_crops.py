@@ -20,6 +20,17 @@ BICUBIC = Image.Resampling.BICUBIC
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
+@pytest.fixture
+def rows_first(monkeypatch):
+    """Pillow's resize in the order of its versions up to 12, for what torchvision calls."""
+    once = Image.Image.resize
+
+    def resize(image, size, resample=BICUBIC, *rest):
+        return once(once(image, (size[0], image.height), resample, *rest), tuple(size), resample, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+
+
 def timms_box(size, scale, ratio):
     image = Image.new("RGB", size)
     top, left, height, width = timm_transforms.RandomResizedCropAndInterpolation.get_params(image, scale, ratio)
@@ -61,6 +72,7 @@ def test_a_tiny_image_never_gives_an_empty_box():
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest", "lanczos"])
+@pytest.mark.usefixtures("rows_first")
 def test_random_resized_crop_cuts_then_resizes(photo, interpolation):
     crop = RandomResizedCrop(32, SCALE, RATIO, resample_of(interpolation))
     left, top, right, bottom = random_box(*photo.size, SCALE, RATIO, random.Random(5))
@@ -96,6 +108,7 @@ def test_flip_mirrors_with_its_probability(photo):
 
 @pytest.mark.parametrize("size", [(67, 53), (500, 375), (333, 501), (256, 256), (301, 257), (224, 999)])
 @pytest.mark.parametrize(("input_size", "crop_ratio"), [(224, 0.875), (32, 1.0), (288, 0.95), (65, 0.9)])
+@pytest.mark.usefixtures("rows_first")
 def test_evaluation_equals_torchvision(photo, size, input_size, crop_ratio):
     image = photo.resize(size)
     theirs = transforms.Compose(
@@ -110,6 +123,7 @@ def test_evaluation_equals_torchvision(photo, size, input_size, crop_ratio):
 
 
 @pytest.mark.parametrize("size", [(500, 375), (333, 501), (384, 384)])
+@pytest.mark.usefixtures("rows_first")
 def test_without_a_crop_ratio_the_image_is_squashed(photo, size):
     image = photo.resize(size)
     theirs = transforms.Resize((384, 384), transforms.InterpolationMode.BICUBIC)(image)
