@@ -12,13 +12,13 @@ from pathlib import Path
 from convrun.errors import RunFolderError
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A file with this content, or none of it: written beside, synced, renamed, the folder synced."""
+def write_whole(path: Path, *content: bytes | memoryview) -> None:
+    """A file with this content, piece by piece, or none of it: written beside, synced, renamed, the folder synced."""
     draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.draft")
     draft.unlink(missing_ok=True)
     try:
         with draft.open("xb") as file:  # a file of its own: never through a link that lies there
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

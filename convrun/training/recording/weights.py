@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
-
 from convrun import checkpoints
 from convrun.errors import CheckpointError
-from convrun.run_folder import explained, write_whole
 from convrun.training.recording.contract import RunFacts
 from convrun.training.state import RunState
+from convrun.weights.facts import facts_of
+from convrun.weights.saving import save_weights
 
 
 def export_weights(facts: RunFacts, state: RunState, say: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """Writes `last`, `best` and, with an EMA, `last_ema` and `best_ema`; returns the files.
+    """Writes `last`, `best` and, with an EMA, `last_ema` and `best_ema`, and what they are of; returns the files.
 
     `best` comes from the checkpoint of the best evaluation. Where that was not kept, is gone or damaged, there is no
     `best`, also none of an earlier export, and `say` is told why.
@@ -31,15 +29,7 @@ def export_weights(facts: RunFacts, state: RunState, say: Callable[[str], None] 
         files["best"] = saved["model"]
         if saved["ema"] is not None:
             files["best_ema"] = saved["model"] | saved["ema"]
-    with explained(f"weights in {folder.weights}", "free space on that disk and start the run again"):
-        folder.weights.mkdir(exist_ok=True)
-        written = []
-        for name, weights in files.items():
-            written.append(folder.weights / f"{name}.safetensors")
-            write_whole(written[-1], save(_contiguous(weights), {"format": "pt"}))
-        for path in [folder.weights / f"{name}.safetensors" for name in ("best", "best_ema") if name not in files]:
-            path.unlink(missing_ok=True)
-        return written
+    return save_weights(folder.weights, files, facts_of(facts.plan, facts.data["class_names"]))
 
 
 def _best(facts: RunFacts, state: RunState, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -55,7 +45,3 @@ def _best(facts: RunFacts, state: RunState, say: Callable[[str], None]) -> dict[
     except CheckpointError as error:
         say(f"weights/best.safetensors is not written: {error}; it held the best result ({value:.2f} % at step {step})")
         return None
-
-
-def _contiguous(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
