@@ -114,6 +114,25 @@ def facts_in(metadata: Mapping[str, str], shown: str) -> ModelFacts | None:
     return found
 
 
+def facts_beside(path: Path) -> ModelFacts | None:
+    """Those in the `model.json` and `classes.json` beside a file of weights; None if they are not of this file.
+
+    Raises:
+        CheckpointError: they cannot be read, or are not what convrun writes.
+    """
+    described = path.parent / "model.json"
+    try:
+        values = json.loads(described.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{described} cannot be read ({error}); take the one that the run wrote") from error
+    if not isinstance(values, dict) or path.name not in values.get("files", ()):
+        return None
+    values["class_names"] = list(class_names_in(path.parent / "classes.json"))
+    return facts_in({k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}, str(described))
+
+
 def class_names_in(path: Path) -> tuple[str, ...]:
     """A `classes.json`: the names of the classes, in label order.
 

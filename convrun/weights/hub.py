@@ -6,10 +6,14 @@ import contextlib
 import difflib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convrun.errors import CheckpointError
 from convrun.text.wording import first_line
 from convrun.weights.download import downloaded
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -58,20 +62,24 @@ def timm_file(name: str, sha256: str | None = None) -> Path:
     Raises:
         CheckpointError: timm has no such weights, or they cannot be fetched.
     """
+    config = timm_config(name)
+    if config.hf_hub_id:
+        return hub_file(config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else FILES)
+    return downloaded(str(config.url), sha256)
+
+
+def timm_config(name: str) -> PretrainedCfg:
+    """What timm knows of these weights; raises CheckpointError if it has none of that name."""
     import timm
 
     try:
-        facts = timm.models.get_pretrained_cfg(name)
+        config = timm.models.get_pretrained_cfg(name)
     except RuntimeError:  # the model is there, but not with these weights
-        facts = None
-    if facts is None or not (facts.hf_hub_id or facts.url):
-        known = timm.list_pretrained()
-        plain = name.partition(".")[0]
-        nearest = difflib.get_close_matches(name, known, 3) or [n for n in known if n.startswith(f"{plain}.")][:3]
-        cure = (
-            f"did you mean {' or '.join(f'timm:{n}' for n in nearest)}?" if nearest else "timm.list_pretrained() lists"
-        )
-        raise CheckpointError(f"timm has no pretrained weights {name!r}; {cure}")
-    if facts.hf_hub_id:
-        return hub_file(facts.hf_hub_id, (facts.hf_hub_filename,) if facts.hf_hub_filename else FILES)
-    return downloaded(str(facts.url), sha256)
+        config = None
+    if config is not None and (config.hf_hub_id or config.url):
+        return config
+    known = timm.list_pretrained()
+    plain = name.partition(".")[0]
+    nearest = difflib.get_close_matches(name, known, 3) or [n for n in known if n.startswith(f"{plain}.")][:3]
+    cure = f"did you mean {' or '.join(f'timm:{n}' for n in nearest)}?" if nearest else "timm.list_pretrained() lists"
+    raise CheckpointError(f"timm has no pretrained weights {name!r}; {cure}")

@@ -65,6 +65,24 @@ def read_weights(path: Path, weights: Literal["model", "ema"] = "model", shown: 
     return model | ema if model is not None and ema.keys() <= model.keys() else ema
 
 
+def metadata_of(path: Path, shown: str = "") -> dict[str, str]:
+    """The metadata of a safetensors file; nothing for one of torch's formats, which has none.
+
+    Raises:
+        CheckpointError: it is no file of weights, or is damaged.
+    """
+    shown = shown or str(path)
+    if kind_of(path, shown) != "safetensors":
+        return {}
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # its own errors share no class
+        raise CheckpointError(f"{shown} is damaged or incomplete ({first_line(error)}); get it again") from error
+
+
 def kind_of(path: Path, shown: str) -> Kind:
     """The format of a file, by its first bytes.
 
