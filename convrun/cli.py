@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from convrun.verbs import components, launching, recipes, training
+from convrun.verbs.synonyms import meant
+
+
+class _Verbs(TyperGroup):
+    """Answers an unknown verb with the one that was meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        verbs = self.list_commands(ctx)
+        if args[0] not in verbs:
+            guess = meant(args[0], verbs)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean 'convrun {guess}'?" if guess else ""))
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="convrun",
+    cls=_Verbs,
     help="Train ConvNeXt image classifiers from declarative recipes.",
     no_args_is_help=True,
     add_completion=False,

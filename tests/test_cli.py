@@ -62,6 +62,37 @@ def test_a_wrong_command_line_is_exit_code_2_with_its_reason(convrun, arguments,
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("train", "run"), ("trian", "run"), ("rnu", "run"), ("resume", "run"), ("Run", "run"), ("check", "validate"),
+        ("valdate", "validate"), ("ls", "list"), ("lst", "list"), ("ps", "status"), ("stop", "cancel"), ("log", "logs"),
+        ("new", "copy"), ("submit", "launch"), ("recipes", "list recipes"), ("help", "--help"),
+    ],
+)  # fmt: skip
+def test_an_unknown_verb_gets_the_one_that_means_the_same_or_was_misspelt(convrun, word, meant):
+    assert convrun(word, "digits_demo")[2].endswith(
+        f"Error: No such command {word!r}. Did you mean 'convrun {meant}'?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "word", ["evaluate", "eval", "export", "predict", "test", "report", "preview", "bench", "tain", "x"]
+)
+def test_an_unknown_verb_that_no_verb_means_gets_no_suggestion(convrun, word):
+    code, _, err = convrun(word)
+    assert (code, err.splitlines()[-1]) == (2, f"Error: No such command {word!r}.")
+
+
+def test_every_verb_that_is_suggested_is_there():
+    from convrun.verbs.synonyms import SYNONYMS
+
+    words = [word for words in SYNONYMS.values() for word in words.split()]
+    assert not {verb.split()[0] for verb in SYNONYMS} - {*VERBS, "--help", "--version"}
+    assert not set(words) & set(VERBS)
+    assert len(set(words)) == len(words)
+
+
 # Recipes that are not there
 
 
