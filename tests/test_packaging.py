@@ -171,7 +171,8 @@ def imported_packages(folder: Path) -> set[str]:
 
 
 def test_what_the_package_imports_is_declared():
-    optional = names(PROJECT_TABLE["optional-dependencies"]["parquet"])
+    extras = PROJECT_TABLE["optional-dependencies"]
+    optional = names([*extras["parquet"], *extras["wandb"]])
     assert imported_packages(ROOT / "convrun") - BROUGHT_ALONG <= names(PROJECT_TABLE["dependencies"]) | optional
 
 

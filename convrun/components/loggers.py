@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from convrun.contracts.logger import Row, RunInfo, Screen
-from convrun.errors import RunFolderError
+from convrun.errors import PluginError, RunFolderError
 from convrun.registry import register
 
 
@@ -131,6 +132,71 @@ class TensorBoard:
         self._file.close()
 
 
+@register("logger", "wandb")
+class WeightsAndBiases:
+    """Every number of a row to Weights & Biases, over the optimizer step (https://docs.wandb.ai); needs convrun[wandb].
+
+    A resumed run goes on in the same W&B run. Steps that it repeats after a crash are sent again, with the same values.
+
+    project: the W&B project, created if it does not exist
+    entity: the W&B user or team; null: the account's own default
+    run_name: what W&B calls the run; null: the name of the run folder
+    mode: offline: to the run folder, for a later `wandb sync`; disabled: nowhere
+    tags: labels to find the run by
+    """
+
+    def __init__(
+        self,
+        run: RunInfo,
+        *,
+        project: str = "convrun",
+        entity: str | None = None,
+        run_name: str | None = None,
+        mode: Literal["online", "offline", "disabled"] = "online",
+        tags: tuple[str, ...] = (),
+    ) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise PluginError(f"logger/wandb needs W&B's package ({error}): pip install 'convrun[wandb]'") from error
+        try:
+            self._run = wandb.init(
+                project=project,
+                entity=entity,
+                name=run_name or run.folder.name,
+                id=_wandb_id(run.folder),
+                resume="allow" if mode == "online" else None,
+                mode=mode,
+                tags=list(tags),
+                dir=run.folder,
+                config=run.recipe,
+                # convrun owns the terminal, and train.log has what it showed.
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except (wandb.Error, OSError) as error:
+            raise PluginError(
+                f"logger/wandb cannot start: {str(error).splitlines()[0]} (without a network, set mode: offline and "
+                "upload with `wandb sync` later)"
+            ) from error
+        # W&B's own step only counts up, and a run that resumes from a checkpoint may repeat some steps.
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        run.screen.say(f"W&B: {_wandb_place(mode, self._run, run.folder)}")
+
+    def log(self, row: Row) -> None:
+        """Sends the row as train/loss, eval/ema/top1, ..."""
+        prefix = f"eval/{row['weights']}" if row["kind"] == "eval" else row["kind"]
+        numbers = {f"{prefix}/{key}": v for key, v in row.items() if key != "step" and isinstance(v, int | float)}
+        self._run.log({"step": row["step"], **numbers})
+
+    def flush(self) -> None:
+        """Nothing to do: W&B's own process writes and sends the rows."""
+
+    def close(self) -> None:
+        """Waits until all rows are sent; a run that failed is marked as failed."""
+        self._run.finish(exit_code=1 if sys.exc_info()[0] is not None else 0)
+
+
 class _Table:
     """A CSV file whose columns are those of its rows; a row with a new key rewrites the file, which is rare."""
 
@@ -198,3 +264,19 @@ def _is_evaluation_after(step: float, line: bytes) -> bool:
 
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id of the run folder's W&B run, drawn at the first start."""
+    import uuid
+
+    file = folder / "wandb_run_id"
+    if not file.is_file():
+        file.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _wandb_place(mode: str, wandb_run: Any, folder: Path) -> str:
+    if mode == "online":
+        return str(wandb_run.url)
+    return "off" if mode == "disabled" else f"offline; upload with: wandb sync {folder / 'wandb'}/offline-run-*"

@@ -16,7 +16,7 @@ def put_bookkeeping(t: Translation) -> None:
     t.no_effect("save_ckpt", "convrun always saves: a run that stops can be resumed")
     t.no_effect("log_dir", "TensorBoard's files are in the run folder")
     if given["enable_wandb"]:
-        t.no_effect("enable_wandb", "add a logger to logging.to: convrun list components --kind logger")
+        t.no_effect("enable_wandb", f"to log there, add {{name: wandb, project: {given['project']}}} to logging.to")
     else:
         t.no_effect("enable_wandb", "off")
     for dest in ("project", "wandb_ckpt"):

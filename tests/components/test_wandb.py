@@ -1,4 +1,4 @@
-"""The example logger, with W&B's own package in its offline mode: nothing leaves the machine."""
+"""logger/wandb, with W&B's own package in its offline mode: nothing leaves the machine."""
 
 import json
 import os
@@ -27,9 +27,20 @@ def no_network_and_no_account(tmp_path, monkeypatch):
     wandb.teardown()
 
 
-def trained(recipe_with, folder: Path, keys: str):
-    logging = f"{{every_steps: 1, to: [jsonl, {{name: wandb{keys}}}]}}"
-    return run(load_recipe(recipe_with("wandb_logger.py", logging=logging)), folder, device="cpu")
+TINY = """
+input_size: 32
+model: {name: convnext, depths: [1, 1, 1, 1], dims: [4, 8, 8, 8]}
+data: {name: synthetic, train_images: 32, val_images: 8, num_classes: 4, workers: 0}
+optimizer: {name: adamw, lr: 1e-3}
+scheduler: constant
+training: {batch_size: 8, epochs: 2}
+"""
+
+
+def trained(folder: Path, keys: str):
+    recipe = folder.parent / "tiny.yaml"
+    recipe.write_text(f"{TINY}logging: {{every_steps: 1, to: [jsonl, {{name: wandb{keys}}}]}}\n")
+    return run(load_recipe(recipe, plugins=False), folder, device="cpu")
 
 
 def records_in(file: Path) -> list:
@@ -60,8 +71,8 @@ def sent(file: Path) -> tuple[object, list[dict[str, float]]]:
     return next(r.run for r in records if r.HasField("run")), rows
 
 
-def test_rows_reach_wandb_with_their_steps(recipe_with, tmp_path, capfd):
-    trained(recipe_with, tmp_path / "run", ", project: tests, mode: offline, tags: [tiny, cpu]")
+def test_rows_reach_wandb_with_their_steps(tmp_path, capfd):
+    trained(tmp_path / "run", ", project: tests, mode: offline, tags: [tiny, cpu]")
     file = next(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
     started, rows = sent(file)
     assert (started.project, sorted(started.tags), started.display_name) == ("tests", ["cpu", "tiny"], "run")
@@ -76,29 +87,29 @@ def test_rows_reach_wandb_with_their_steps(recipe_with, tmp_path, capfd):
     assert "wandb:" not in shown.out + shown.err  # W&B itself keeps quiet: convrun owns the terminal
 
 
-def test_a_run_that_goes_on_is_the_same_run_at_wandb(recipe_with, tmp_path):
+def test_a_run_that_goes_on_is_the_same_run_at_wandb(tmp_path):
     folder = tmp_path / "run"
-    trained(recipe_with, folder, ", mode: offline")
+    trained(folder, ", mode: offline")
     (folder / "checkpoints" / "step-8.pt").unlink()  # as if it had been killed between the steps 4 and 8
-    trained(recipe_with, folder, ", mode: offline")
+    trained(folder, ", mode: offline")
     files = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime)
     (first, _), (second, rows) = (sent(file) for file in files)
     assert first.run_id == second.run_id == (folder / "wandb_run_id").read_text().strip()
     assert [row["step"] for row in rows] == [5, 6, 7, 8, 8]
 
 
-def test_disabled_leaves_nothing(recipe_with, tmp_path):
-    assert trained(recipe_with, tmp_path / "run", ", mode: disabled").step == 8
+def test_disabled_leaves_nothing(tmp_path):
+    assert trained(tmp_path / "run", ", mode: disabled").step == 8
     assert not list((tmp_path / "run").glob("wandb/*"))
 
 
-def test_without_an_account_the_error_says_what_to_do(recipe_with, tmp_path):
+def test_without_an_account_the_error_says_what_to_do(tmp_path):
     with pytest.raises(PluginError, match=r"logger/wandb cannot start: .*wandb login.*set mode: offline"):
-        trained(recipe_with, tmp_path / "run", "")
+        trained(tmp_path / "run", "")
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
 
 
-def test_without_the_package_the_error_says_how_to_get_it(recipe_with, tmp_path, monkeypatch):
+def test_without_the_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(PluginError, match=r"pip install 'convrun\[wandb\]'"):
-        trained(recipe_with, tmp_path / "run", ", mode: offline")
+        trained(tmp_path / "run", ", mode: offline")

@@ -90,7 +90,7 @@ TOLD = {
     "local_rank": ("--local_rank 1", "launcher"),
     "dist_on_itp": ("--dist_on_itp true", "launcher"),
     "dist_url": ("--dist_url tcp://a:1", "launcher"),
-    "enable_wandb": ("--enable_wandb true", "add a logger to logging.to"),
+    "enable_wandb": ("--enable_wandb true", "add {name: wandb, project: convnext} to logging.to"),
     "project": ("--project mine", "Weights & Biases"),
     "wandb_ckpt": ("--wandb_ckpt true", "Weights & Biases"),
     "timeout": ("--timeout 24", "24 hours"),
