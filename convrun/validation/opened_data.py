@@ -28,10 +28,10 @@ def opened_data(plan: Plan) -> tuple[list[str], dict[str, Any]]:
     from convrun.data.sample import Images, Tolerance
     from convrun.training.run import check_counts, open_data
 
-    lines, data, splits = [], {}, open_data(plan.data)
+    lines, data, splits, settings = [], {}, open_data(plan.data), plan.data.settings
     check_counts(plan, *splits)
     for name, images in zip(("train", "val"), splits, strict=True):
-        opened = Images(images, name, Tolerance(plan.retries, plan.bad_images == "skip", None))
+        opened = Images(images, name, Tolerance(settings.retries, settings.bad_images == "skip", None))
         found = [opened.load(i) for i in dict.fromkeys((0, len(images) - 1))] if len(images) else []
         if not found and name == "train":
             raise DataError("the train split holds no image")
