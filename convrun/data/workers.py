@@ -31,7 +31,7 @@ T = TypeVar("T")
 # They reach every process of a group or a Slurm step, but what happens then is for the trainer to decide.
 IGNORED_SIGNALS = STOPPING
 GRACE_SECONDS = 2.0
-DEATH_SECONDS = 1.0
+DEATH_SECONDS = 5.0
 
 
 class Positions(Sized, Protocol):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from convrun import checkpoints
+from convrun.data.sample import Images
 from convrun.errors import CheckpointError, ConvrunError, DataError, ModelError, UsageError
 from convrun.plan import Machine, make_plan
 from convrun.recipe.sections import Init
@@ -23,7 +24,7 @@ from convrun.weights.initial import load_initial
 def validation(tiny):
     """The validation images of the tiny recipe as PIL images, with labels."""
     _, val_set = open_data(tiny().data)
-    return [val_set.load(i) for i in range(len(val_set))]
+    return [Images(val_set, "val").load(i) for i in range(len(val_set))]
 
 
 @pytest.fixture

@@ -278,7 +278,7 @@ def test_two_ctrl_c_while_the_weights_are_exported_stop_it_and_a_later_start_exp
     assert not list(run.glob("weights/*.safetensors"))
     outcome = train()
     assert (outcome.step, outcome.was_finished) == (16, False)
-    assert sorted(path.stem for path in run.glob("weights/*")) == ["best", "best_ema", "last", "last_ema"]
+    assert sorted(path.stem for path in run.glob("weights/*.safetensors")) == ["best", "best_ema", "last", "last_ema"]
 
 
 class Destroyed:
