@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from convrun.augment.policy import parse_policy
-from convrun.contracts.augmentation import Interpolation, PerBatch, PerImage, Shape
+from convrun.contracts.augmentation import Interpolation, Shape
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register
+
+if TYPE_CHECKING:
+    import random
+
+    import torch
+    from PIL import Image
+
+    from convrun.randomness import Draws
+
+    PerImage = Callable[[Image.Image, random.Random], Image.Image]
+    PerBatch = Callable[[torch.Tensor, torch.Tensor, Draws], tuple[torch.Tensor, torch.Tensor]]
 
 WarpInterpolation = Literal["bicubic", "bilinear", "nearest"]
 Chance = Annotated[float, Limits(gt=0, le=1)]

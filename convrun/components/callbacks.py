@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from convrun.contracts.callback import Callback
+from convrun.contracts.metrics import Weights
 from convrun.keys import NonNegativeFloat, PositiveInt
 from convrun.registry import register
 
@@ -31,7 +32,7 @@ class EarlyStopping(Callback):
         metric: Literal["top1", "top5", "loss"] = "top1",
         patience: PositiveInt,
         min_delta: NonNegativeFloat = 0.0,
-        weights: Literal["model", "ema"] = "model",
+        weights: Weights = "model",
     ) -> None:
         self._metric, self._patience, self._min_delta, self._weights = metric, patience, min_delta, weights
         self._best: float | None = None

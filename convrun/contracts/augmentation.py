@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal
 
 from convrun.contracts.kind import Kind
 
-if TYPE_CHECKING:
-    import random
-
-    from PIL import Image
-    from torch import Tensor
-
-    from convrun.randomness import Draws
-
-PerImage: TypeAlias = "Callable[[Image.Image, random.Random], Image.Image]"
-PerBatch: TypeAlias = "Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]"
 Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 
 
@@ -44,7 +33,8 @@ AUGMENTATION = Kind(
     section="augmentations",
     receives={"shape": Shape},
     returns="place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
-    "function(float images [n, 3, h, w], targets [n] or [n, classes], Draws) -> (images, targets), on the device",
+    "function(float images [n, 3, h, w], targets [n] or [n, classes], convrun.randomness.Draws) -> (images, targets), "
+    "on the device",
     rules=("it draws only from the generator it is passed, or a run that is resumed is no longer the same run",),
     is_list=True,
     required_meta={"place": "'image' or 'batch'"},

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from convrun.plan.arithmetic import accumulation, steps_per_epoch
 from convrun.randomness import derived_seed
 
 Indices = npt.NDArray[np.int64]
@@ -81,13 +82,13 @@ class TrainingOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps an epoch: images // batch_size; the rest of the permutation is left out."""
-        return self.images // self.batch_size
+        """Steps an epoch, as the plan counts them; the rest of the permutation is left out."""
+        return steps_per_epoch(self.images, self.batch_size)
 
     @property
     def accumulation(self) -> int:
         """Micro-batches a rank sums up for one step."""
-        return self.batch_size // (self.micro_batch * self.world)
+        return accumulation(self.batch_size, self.micro_batch, self.world)
 
     def __len__(self) -> int:
         return max(0, self.end_step - self.start_step) * self.accumulation

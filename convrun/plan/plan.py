@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from convrun.augment.evaluation_geometry import evaluation_text
+from convrun.contracts.metrics import Weights
 from convrun.contracts.scheduler import Horizon
 from convrun.plan.warmup import horizon_of, warmed_up
 from convrun.recipe.recipe import Choice, Sections
-from convrun.recipe.sections import Arithmetic, Weights
+from convrun.recipe.sections import Arithmetic
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from convrun.contracts.augmentation import Interpolation
+from convrun.contracts.metrics import Weights
 from convrun.keys import Limits, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.keys.durations import Duration
 
 Arithmetic = Literal["float32", "bf16", "fp16"]
 Precision = Literal[Arithmetic, "auto"]
-Weights = Literal["model", "ema"]
 Strategy = Literal["ddp", "fsdp"]
 Percent = Annotated[float, Limits(ge=0, le=100)]
 

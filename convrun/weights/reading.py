@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from convrun.contracts.metrics import Weights
 from convrun.errors import CheckpointError
 from convrun.text.wording import first_line
 
@@ -30,7 +31,7 @@ IS_EMA = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
 NOT_WEIGHTS = ("opt", "scaler", "scheduler", "lr_scheduler", "callbacks", "loops", "rng", "random")
 
 
-def read_weights(path: Path, weights: Literal["model", "ema"] = "model", shown: str = "") -> dict[str, Tensor]:
+def read_weights(path: Path, weights: Weights = "model", shown: str = "") -> dict[str, Tensor]:
     """The tensors of a file, on the CPU, under the file's own names; mapped from the disk where the format allows.
 
     Values in between that are no tensors (an epoch, settings) are left out. Where the weights lie in several entries of
