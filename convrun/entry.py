@@ -57,6 +57,9 @@ def _answer(arguments: list[str]) -> None:
         from convrun.validation.report import validate_and_print
 
         sys.exit(validate_and_print(arguments[1:]))
+    from convrun.process.threads import limit_spinning
+
+    limit_spinning()  # before any verb loads torch
     from convrun.cli import app
 
     app(args=arguments, prog_name="convrun")

@@ -11,13 +11,16 @@ import time
 import hypothesis
 import pytest
 
+from convrun.process.threads import limit_spinning
+
 # The same examples at each run, so that a red test stays red; HYPOTHESIS_PROFILE=explore draws others.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-# Tests run two at a time, subprocesses among them, and OpenMP's threads wait for each other by spinning.
+# Tests run two at a time, subprocesses among them: one thread each, and none that spins while it waits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+limit_spinning()
 
 # 8 steps an epoch (3 of 67 images are left out), 16 in all; logged, evaluated and saved at steps of other rhythms.
 TINY = """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from convrun.errors import ConvrunError, UsageError
 from convrun.process.machine import Machine
+from convrun.process.threads import cores
 from convrun.process.world import World
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -38,15 +38,6 @@ def choose_device(device: Device, world: World) -> Literal["cpu", "cuda"]:
     return "cuda"
 
 
-def share_cores(world: World) -> None:
-    """Gives this process its share of the node's cores, unless the user or the launcher has: threads that outnumber
-    cores wait for each other by spinning, and make a step ten times as long."""
-    import torch
-
-    if world.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _cores(world) // world.local_size))
-
-
 def device_identity(device: Literal["cpu", "cuda"]) -> str:
     """The unique id of this process's GPU; empty on the CPU, which processes may share."""
     import torch
@@ -66,14 +57,7 @@ def this_machine(device: Device = "auto", world: World | None = None) -> Machine
     world = world or World()
     chosen = choose_device(device, world)
     has_bf16 = chosen == "cuda" and torch.cuda.is_bf16_supported()
-    return Machine(world.size, chosen, has_bf16, cores=_cores(world), nodes=world.nodes)
-
-
-def _cores(world: World) -> int:
-    """Processor cores of this node that the run may use; Slurm binds each of its tasks to some of its own."""
-    own = len(os.sched_getaffinity(0))
-    is_bound = world.launcher == "slurm" and own < (os.cpu_count() or 1)
-    return own * world.local_size if is_bound else own
+    return Machine(world.size, chosen, has_bf16, cores=cores(world), nodes=world.nodes)
 
 
 def device_text(machine: Machine) -> str:

@@ -21,8 +21,9 @@ from convrun.distributed.group import Group
 from convrun.distributed.meeting.rank_log import Terminal
 from convrun.distributed.meeting.rendezvous import Meeting, another_connection, connect, meet, ranks_text
 from convrun.errors import ConvrunError, Interrupted, Preempted
-from convrun.process.device import device_identity, share_cores
+from convrun.process.device import device_identity
 from convrun.process.signals import STOPPING, StopRequest, let_through
+from convrun.process.threads import share_cores
 from convrun.process.world import World
 
 if TYPE_CHECKING:
