@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convrun.contracts.data import DataFacts, NumClasses, TrainImages, ValImages
 from convrun.errors import DataError, KeyProblem
@@ -48,6 +48,15 @@ def _need(key: str, path: str) -> None:
         raise KeyProblem(key, "is empty", f"set data.{key}={'FOLDER' if key == 'root' else 'FILE'}")
 
 
+def _checked_range(grey_range: Literal["auto"] | tuple[float, float]) -> tuple[float, float] | None:
+    if grey_range == "auto":
+        return None
+    black, white = grey_range
+    if not black < white:
+        raise KeyProblem("grey_range", f"[{black:g}, {white:g}] is no range", "write [BLACK, WHITE], the lower first")
+    return black, white
+
+
 def _declared(keys: dict[str, Any]) -> DataFacts | None:
     """The numbers that a recipe declares, if it declares all of them."""
     numbers = [keys[field.name] for field in fields(DataFacts)]
@@ -57,9 +66,10 @@ def _declared(keys: dict[str, Any]) -> DataFacts | None:
 # Image folders ------------------------------------------------------------------------------------------------------
 
 
-def image_folder_facts(**keys: Any) -> DataFacts:
+def image_folder_facts(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the folders hold."""
     _need("root", keys["root"])
+    _checked_range(grey_range)
     if keys["val_folder"] is None:
         if keys["val_images"]:
             raise KeyProblem("val_images", "there are none where val_folder is null", "remove it")
@@ -67,7 +77,7 @@ def image_folder_facts(**keys: Any) -> DataFacts:
     return _declared(keys) or measure_image_folder(**keys)
 
 
-def measure_image_folder(**keys: Any) -> DataFacts:
+def measure_image_folder(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """What the folders hold; a DataError if the recipe declares something else."""
     _need("root", keys["root"])
     return _scanned_folders(**keys)[0]
@@ -94,18 +104,21 @@ def image_folder(
     val_images: ValImages = None,
     train_folder: str = "train",
     val_folder: str | None = "val",
+    grey_range: Literal["auto"] | tuple[float, float] = "auto",
 ) -> ImageSet:
     """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
 
     root: the folder that holds the train and val folders
     train_folder: name of the folder of training images, below root; `.` is root itself
     val_folder: name of the folder of validation images, below root; null: there are none, so evaluation must be off
+    grey_range: of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and
+        65535, and an error where next to nothing of an image would be left
     """
     from convrun.data.sets.image_folder import ImageFolder
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
     _, scans = _scanned_folders(root, train_folder, val_folder, **declared)
-    return ImageFolder(scans[split])
+    return ImageFolder(scans[split], _checked_range(grey_range))
 
 
 # One file -----------------------------------------------------------------------------------------------------------
@@ -163,13 +176,14 @@ def digits(split: str) -> ImageSet:
 # Parquet ------------------------------------------------------------------------------------------------------------
 
 
-def parquet_facts(**keys: Any) -> DataFacts:
+def parquet_facts(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the files hold."""
     _need("root", keys["root"])
+    _checked_range(grey_range)
     return _declared(keys) or measure_parquet(**keys)
 
 
-def measure_parquet(**keys: Any) -> DataFacts:
+def measure_parquet(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """What the files' labels and metadata say (this imports pyarrow); a DataError if the recipe declares otherwise."""
     _need("root", keys["root"])
     return _scanned_parquet(**{name: value for name, value in keys.items() if name != "cache"})[0]
@@ -201,6 +215,7 @@ def parquet(
     train_images: TrainImages = None,
     val_images: ValImages = None,
     cache: bool = True,
+    grey_range: Literal["auto"] | tuple[float, float] = "auto",
 ) -> ImageSet:
     """Parquet files that hold encoded images and labels, as image data sets on the Hugging Face hub do.
 
@@ -212,12 +227,14 @@ def parquet(
         more than the labels show
     cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
+    grey_range: of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and
+        65535, and an error where next to nothing of an image would be left
     """
     from convrun.data.sets.parquet import ParquetImages
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
     _, names, shards = _scanned_parquet(root, train, val, image_column, label_column, **declared)
-    return ParquetImages(shards[split], names, cache=cache)
+    return ParquetImages(shards[split], names, cache=cache, grey_range=_checked_range(grey_range))
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------

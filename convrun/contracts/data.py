@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     # An image as it is stored: an encoded one (JPEG, PNG, ...), uint8 [h, w] (grey) or [h, w, 3], or one of PIL's.
     Content = bytes | npt.NDArray[np.uint8] | Image.Image
 
+# The values that are black and white in grey images with more than 8 bits.
+GreyRange = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -44,7 +47,8 @@ class ImageSet(Protocol):
     """One split of a data set: images as they are stored, with labels in `range(len(class_names))`, found by index.
 
     It is copied into loader workers, so it pickles, and `read` draws nothing at random. Decoding, and what happens to
-    an image that cannot be read (again, skipped, the end of the run), is convrun's.
+    an image that cannot be read (again, skipped, the end of the run), is convrun's. It may have an attribute
+    `grey_range: GreyRange | None`; None (or none) means 0 and 65,535.
     """
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from convrun.contracts.data import BadImage
 from convrun.text.wording import printable
 
 if TYPE_CHECKING:
-    from convrun.contracts.data import Content
+    from convrun.contracts.data import Content, GreyRange
 
 # Pillow knows dozens of formats, and hands some to other programs: of an EPS file, Ghostscript runs the code.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
@@ -24,17 +24,32 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(content: Content) -> Image.Image:
+class UnclearRange(Exception):
+    """Values of more than 8 bits lie where the default would leave next to nothing of the picture.
+
+    Attributes:
+        cure: what to do.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.cure = cure
+
+
+def decode(content: Content, grey_range: GreyRange | None = None) -> Image.Image:
     """An image as RGB pixels: of an encoded one, what torchvision's `pil_loader` gives, so no rotation by EXIF.
 
-    Of an animation it is the first frame; transparency is dropped. The one difference: of grey values with 16 bits it
-    keeps the high byte, as Pillow does with 16-bit colours, where `pil_loader` turns all above 255 into white.
+    Of an animation it is the first frame; transparency is dropped. The one difference: grey values with 16 bits are
+    scaled by a range that is the same for all images, where `pil_loader` turns all above 255 into white.
 
     Args:
         content: an encoded image, uint8 [height, width] or [height, width, 3], or an image of PIL's.
+        grey_range: the values that become black and white, of grey images with more than 8 bits; None: 0 and 65,535,
+            of which the high byte stays, as Pillow does with 16-bit colours.
 
     Raises:
         BadImage: it cannot be decoded.
+        UnclearRange: its values use so little of the default range that the picture would be lost.
         MemoryError: there is no memory for it.
         TypeError: it is something else.
     """
@@ -45,8 +60,8 @@ def decode(content: Content) -> Image.Image:
     try:
         # Image.open reads the header alone; the pixels are decoded in _rgb, and PIL releases the GIL while it does.
         image = Image.open(io.BytesIO(content), formats=_formats()) if isinstance(content, bytes) else content
-        return _rgb(image)
-    except MemoryError:
+        return _rgb(image, grey_range)
+    except (MemoryError, UnclearRange):
         raise
     except Exception as error:  # on a broken file PIL raises nearly anything: OSError, SyntaxError, struct.error, …
         raise BadImage(reason_of(error)) from error
@@ -67,14 +82,61 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # "I" in Pillow before 11.3
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        kind = "integers" if image.mode == "I" else "floating point"
-        raise ValueError(f"its pixels are {kind} with 32 bits, and nothing tells which value is white")
+def _rgb(image: Image.Image, grey_range: GreyRange | None) -> Image.Image:
+    is_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    # "I" is 16-bit PNG before Pillow 11.3, and PGM, whose header tells which value is white: Pillow scales by it.
+    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if has_16_bits or image.mode in ("I", "F"):
+        is_scaled = image.format == "PPM" and not is_deep
+        return _grey(np.asarray(image), has_16_bits, None if is_scaled else grey_range, is_scaled)
     image.load()  # decodes
-    return image if image.mode == "RGB" else image.convert("RGB")  # of RGB, convert would only make a copy
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # of RGB, convert would only make a copy
+    if is_deep:
+        _check_colours(rgb)
+    return rgb
+
+
+def _grey(values: npt.NDArray[Any], has_16_bits: bool, grey_range: GreyRange | None, is_scaled: bool) -> Image.Image:
+    if grey_range is not None:
+        black, white = grey_range
+        if 2 * np.count_nonzero(values > white) > values.size:
+            found = f"most of its values are above {white:g}, up to {values.max():g}"
+            raise UnclearRange(f"would nearly vanish: {found}", "set the upper end of data.grey_range to what is white")
+        share = (np.nan_to_num(values.astype(np.float32), nan=black) - black) / (white - black)
+        pixels = np.rint(np.clip(share, 0, 1) * 255)
+    elif has_16_bits:
+        pixels = values >> 8
+        if not is_scaled:
+            _check_greys(int(values.min()), int(values.max()))
+    else:
+        kind = "floating point" if values.dtype.kind == "f" else "integers"
+        raise ValueError(
+            f"its pixels are {kind} with 32 bits, and nothing tells which value is white: set "
+            "data.grey_range=[BLACK, WHITE]"
+        )
+    return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+
+
+def _check_greys(low: int, high: int) -> None:
+    """Raises UnclearRange if all would be darker than a quarter of white, or have fewer than 16 of 256 levels."""
+    if high and (high < 64 << 8 or low < high < low + (16 << 8)):
+        bits = next((white for white in (1, 255, 1023, 4095, 16383) if high <= white), None)
+        shown = f"[{low}, {high}]" if bits is None else f"[0, {bits}]"
+        raise UnclearRange(
+            f"would nearly vanish: its grey values have 16 bits and lie in {low}..{high}, of 0..65535",
+            f"set data.grey_range={shown}, or to the values that are black and white in all images",
+        )
+
+
+def _check_colours(rgb: Image.Image) -> None:
+    """The same for colours of 16 bits, of which Pillow keeps the high byte: black may be all that is left."""
+    bands: Any = rgb.getextrema()
+    low, high = min(low for low, _ in bands), max(high for _, high in bands)
+    if high < 64 or low < high < low + 16:
+        raise UnclearRange(
+            f"would nearly vanish: its colours have 16 bits, and their high bytes lie in {low}..{high}, of 0..255",
+            "convert the images to 8 bits",
+        )
 
 
 def reason_of(error: Exception) -> str:

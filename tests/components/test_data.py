@@ -159,6 +159,14 @@ def test_builders_open_what_the_facts_say(tree: str, archive: str) -> None:
         assert "val" in val.place(1)
 
 
+@pytest.mark.parametrize("name", ["image_folder", "parquet"])
+def test_a_grey_range_that_is_none(name: str) -> None:
+    numbers = {"num_classes": 2, "train_images": 3, "val_images": 3, "root": "x"}
+    assert facts(name, **numbers, grey_range=(0, 4095)) == DataFacts(2, 3, 3)
+    with pytest.raises(KeyProblem, match=r"\[255, 0\] is no range; write \[BLACK, WHITE\], the lower first"):
+        facts(name, **numbers, grey_range=(255, 0))
+
+
 def test_cifars_facts_are_the_published_ones() -> None:
     assert facts("cifar10", root="x") == DataFacts(10, 50_000, 10_000)
     assert facts("cifar100", root="x") == DataFacts(100, 50_000, 10_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from convrun.contracts.data import BadImage
-from convrun.data.decode import FORMATS, decode
+from convrun.data.decode import FORMATS, UnclearRange, decode
 from tests.data.reading import load, one_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes away what image_set does to them
@@ -122,6 +123,84 @@ def test_as_pillow_does_with_16_bit_colour() -> None:
 def test_16_bit_grey_with_the_bytes_in_the_other_order() -> None:
     image = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 256, 65535))
     assert pixels(saved(image, "TIFF")) == [[[1] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("values", "cure"),
+    [
+        ((20, 79), r"set data\.grey_range=\[0, 255\], or to the values that are black and white in all images"),
+        ((0, 1), r"=\[0, 1\]"),
+        ((0, 700), r"=\[0, 1023\]"),
+        ((0, 4095), r"=\[0, 4095\]"),
+        ((0, 16383), r"=\[0, 16383\]"),
+        ((20_000, 23_000), r"=\[20000, 23000\]"),  # 11 levels of grey
+        ((200, 200), r"=\[0, 255\]"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
+def test_a_16_bit_image_that_would_nearly_vanish_names_the_key(kind: str, values: tuple[int, int], cure: str) -> None:
+    pgm = b"P5 2 1 65535\n" + struct.pack(">2H", *values)
+    content = pgm if kind == "PGM" else saved(Image.fromarray(grey16(*values)), kind)
+    with pytest.raises(
+        UnclearRange, match=rf"would nearly vanish: .* lie in {values[0]}\.\.{values[1]}, of "
+    ) as caught:
+        decode(content)
+    assert re.search(cure, caught.value.cure)
+
+
+@pytest.mark.parametrize("values", [(0, 0), (0, 16384), (30_000, 30_000), (40_000, 45_000), (0, 65535)])
+def test_other_16_bit_images_keep_the_high_byte(values: tuple[int, int]) -> None:
+    assert pixels(saved(Image.fromarray(grey16(*values)), "PNG")) == [[[v >> 8] * 3 for v in values]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_range_means_the_same_in_every_image(kind: str) -> None:
+    found = [
+        np.asarray(decode(saved(Image.fromarray(grey16(*values)), kind), (0, 4095)))[0, :, 0].tolist()
+        for values in ((0, 2048, 4095), (100, 2048, 2048), (4095, 60_000, 0))
+    ]
+    # round(255 × 2048 / 4095) = 128; round(255 × 100 / 4095) = 6; what is beyond white is white.
+    assert found == [[0, 128, 255], [6, 128, 128], [255, 255, 0]]
+
+
+def test_a_range_that_most_is_beyond_is_an_error() -> None:
+    with pytest.raises(UnclearRange, match="most of its values are above 255, up to 4000"):
+        decode(saved(Image.fromarray(grey16(0, 3000, 4000)), "PNG"), (0, 255))
+
+
+def test_a_range_changes_no_image_of_8_bits() -> None:
+    content = saved(Image.fromarray(np.array([[7, 200]], np.uint8)), "PNG")
+    assert decode(content, (0, 4095)).tobytes() == decode(content).tobytes()
+
+
+@pytest.mark.parametrize(("kind", "white"), [(np.int32, 100_000), (np.float32, 0.5)])
+def test_a_range_makes_32_bits_readable(kind: Any, white: float) -> None:
+    values = np.array([[-1, 0, white / 5, white]], kind)
+    assert np.asarray(decode(saved(Image.fromarray(values), "TIFF"), (0, white)))[0, :, 0].tolist() == [0, 0, 51, 255]
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4, 6])  # grey, colour, each with an alpha channel
+def test_16_bit_png_of_any_kind_is_never_lost(kind: int) -> None:
+    colours, alpha = {0: (1, []), 2: (3, []), 4: (1, [65535]), 6: (3, [65535])}[kind]
+
+    def content(high: int) -> bytes:
+        values = [*[0] * colours, *alpha, *[high] * colours, *alpha]
+        return png(2, 1, 16, kind, b"\0" + struct.pack(f">{len(values)}H", *values))
+
+    assert pixels(content(65535)) == [[[0] * 3, [255] * 3]]
+    with pytest.raises(UnclearRange, match="would nearly vanish: its") as caught:
+        decode(content(16_000))
+    with pytest.raises(UnclearRange):
+        decode(content(255))
+    assert caught.value.cure.startswith("set data.grey_range=" if kind == 0 else "convert the images to 8 bits")
+
+
+def test_pgm_says_itself_which_value_is_white() -> None:
+    for white in (255, 4095, 65535):
+        values = struct.pack(">2B" if white < 256 else ">2H", 0, white)
+        for grey_range in (None, (0.0, 65535.0)):
+            image = decode(f"P5 2 1 {white}\n".encode() + values, grey_range)
+            assert np.asarray(image)[0, :, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(("kind", "word"), [(np.int32, "integers"), (np.float32, "floating point")])

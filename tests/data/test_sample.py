@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,21 @@ def test_a_bad_image_is_skipped_where_the_recipe_says_so(error: Exception) -> No
 def test_what_is_not_its_fault_is_never_skipped(error: Exception, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Images(OneImage(error), "train", Tolerance(skips_bad_images=True)).load(0)
+
+
+def test_a_range_is_the_sets_and_never_skipped() -> None:
+    images: Any = OneImage()
+    content = io.BytesIO()
+    Image.fromarray(np.array([[0, 255]], np.uint16)).save(content, "PNG")
+    images.read = lambda index: (content.getvalue(), 0)
+    message = (
+        r"^split val, image it would nearly vanish: its grey values have 16 bits and lie in 0\.\.255, of 0\.\.65535; "
+        r"set data.grey_range=\[0, 255\], or to the values that are black and white in all images$"
+    )
+    with pytest.raises(DataError, match=message):
+        Images(images, "val", Tolerance(skips_bad_images=True)).load(0)
+    images.grey_range = (0, 255)
+    assert np.asarray(load(images, 0)[0])[0, :, 0].tolist() == [0, 255]
 
 
 def test_a_set_that_gives_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

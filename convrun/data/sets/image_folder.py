@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convrun.contracts.data import BadImage
+from convrun.contracts.data import BadImage, GreyRange
 from convrun.errors import DataError
 from convrun.files.regular_file import opened
 from convrun.text.wording import printable
@@ -51,8 +51,8 @@ class FolderScan:
 class ImageFolder:
     """One split of a scanned tree; an image is read from its file each time."""
 
-    def __init__(self, scan: FolderScan) -> None:
-        self._scan = scan
+    def __init__(self, scan: FolderScan, grey_range: GreyRange | None = None) -> None:
+        self._scan, self.grey_range = scan, grey_range
 
     def __len__(self) -> int:
         return len(self._scan)
