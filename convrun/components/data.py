@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from convrun.contracts.data import DataFacts, NumClasses, TrainImages, ValImages
+from convrun.contracts.data import DataFacts, NumClasses, TrainImages, ValImages, WrittenGreyRange
 from convrun.errors import DataError, KeyProblem
 from convrun.keys import PositiveInt
 from convrun.registry import register
@@ -48,7 +48,7 @@ def _need(key: str, path: str) -> None:
         raise KeyProblem(key, "is empty", f"set data.{key}={'FOLDER' if key == 'root' else 'FILE'}")
 
 
-def _checked_range(grey_range: Literal["auto"] | tuple[float, float]) -> tuple[float, float] | None:
+def _checked_range(grey_range: WrittenGreyRange) -> tuple[float, float] | None:
     if grey_range == "auto":
         return None
     black, white = grey_range
@@ -104,15 +104,13 @@ def image_folder(
     val_images: ValImages = None,
     train_folder: str = "train",
     val_folder: str | None = "val",
-    grey_range: Literal["auto"] | tuple[float, float] = "auto",
+    grey_range: WrittenGreyRange = "auto",
 ) -> ImageSet:
     """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
 
     root: the folder that holds the train and val folders
     train_folder: name of the folder of training images, below root; `.` is root itself
     val_folder: name of the folder of validation images, below root; null: there are none, so evaluation must be off
-    grey_range: of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and
-        65535, and an error where next to nothing of an image would be left
     """
     from convrun.data.sets.image_folder import ImageFolder
 
@@ -215,7 +213,7 @@ def parquet(
     train_images: TrainImages = None,
     val_images: ValImages = None,
     cache: bool = True,
-    grey_range: Literal["auto"] | tuple[float, float] = "auto",
+    grey_range: WrittenGreyRange = "auto",
 ) -> ImageSet:
     """Parquet files that hold encoded images and labels, as image data sets on the Hugging Face hub do.
 
@@ -227,8 +225,6 @@ def parquet(
         more than the labels show
     cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
-    grey_range: of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and
-        65535, and an error where next to nothing of an image would be left
     """
     from convrun.data.sets.parquet import ParquetImages
 

@@ -85,6 +85,11 @@ NumClasses = Annotated[
 ]
 TrainImages = Annotated[PositiveInt | None, "number of training images"]
 ValImages = Annotated[PositiveInt | None, "number of validation images"]
+WrittenGreyRange = Annotated[
+    Literal["auto"] | GreyRange,
+    "of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and "
+    "65535, and an error where next to nothing of an image would be left",
+]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ SHARED = {
     ("data", "num_classes"): {"synthetic"},  # made, not declared
     ("data", "train_images"): {"synthetic"},
     ("data", "val_images"): {"synthetic"},
+    ("data", "grey_range"): set(),
     ("loss", "label_smoothing"): set(),
 }
 
