@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Pillow knows dozens of formats, and hands some to other programs: of an EPS file, Ghostscript runs the code.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 
+PNG = b"\x89PNG\r\n\x1a\n"
+METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
+
 # Broken metadata, a palette's transparency, many pixels: Pillow's advice to programmers, once an image and worker.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -64,6 +67,8 @@ def decode(content: Content, grey_range: GreyRange | None = None) -> Image.Image
     except (MemoryError, UnclearRange):
         raise
     except Exception as error:  # on a broken file PIL raises nearly anything: OSError, SyntaxError, struct.error, …
+        if isinstance(content, bytes) and 0 < len(bare := _without_metadata(content)) < len(content):
+            return decode(bare, grey_range)  # Pillow limits a PNG's texts and profile, of which we want none
         raise BadImage(reason_of(error)) from error
 
 
@@ -80,6 +85,19 @@ def _formats() -> tuple[str, ...]:
     """Those of FORMATS that Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG file without the chunks that hold METADATA; nothing for any other file."""
+    if not content.startswith(PNG):
+        return b""
+    kept, at = [PNG], len(PNG)
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])  # length, name, content, check sum
+        if content[at + 4 : at + 8] not in METADATA:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _rgb(image: Image.Image, grey_range: GreyRange | None) -> Image.Image:
