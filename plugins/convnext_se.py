@@ -32,7 +32,12 @@ def _count(
     return plain + sum(n * (2 * hidden * narrow + narrow + hidden) for n, hidden, narrow in widths)
 
 
-@register("model", "convnext_se", parameters=_count)
+def _smallest_input(*, depths: tuple[int, ...], dims: tuple[int, ...], **others: Any) -> int:
+    """So that `convrun validate` refuses images that are too small; without it, `validate --build` and `run` try."""
+    return Shape(tuple(depths), tuple(dims)).smallest_input
+
+
+@register("model", "convnext_se", parameters=_count, smallest_input=_smallest_input)
 def convnext_se(
     num_classes: int,
     *,

@@ -56,7 +56,7 @@ def _file(
     summary = f"ConvNeXt {version}{size}: {depths} blocks, {dims} channels, {millions:.1f} M parameters ({source})."
     build.__name__ = build.__qualname__ = name
     build.__doc__ = summary
-    register("model", name, parameters=parameters)(build)
+    register("model", name, parameters=parameters, smallest_input=lambda **keys: shape.smallest_input)(build)
 
 
 for _name, _shape in V1.items():
@@ -91,7 +91,11 @@ def _count_free(
     return shape.parameters(num_classes, layer_scale_init is not None)
 
 
-@register("model", "convnext", parameters=_count_free, check=_check_shape)
+def _smallest_free(*, depths: tuple[int, ...], dims: tuple[int, ...], patch_size: int = 4, **others: Any) -> int:
+    return Shape(tuple(depths), tuple(dims), patch_size).smallest_input
+
+
+@register("model", "convnext", parameters=_count_free, check=_check_shape, smallest_input=_smallest_free)
 def convnext(
     num_classes: int,
     *,
@@ -147,7 +151,7 @@ def _register_isotropic(name: str, shape: IsotropicShape) -> None:
     build.__name__ = build.__qualname__ = name
     summary = f"Isotropic ConvNeXt {size}: {shape.depth} blocks of {shape.dim} channels, {millions:.1f} M parameters"
     build.__doc__ = f"{summary} (arXiv:2201.03545, section 3.3)."
-    register("model", name, parameters=parameters)(build)
+    register("model", name, parameters=parameters, smallest_input=lambda **keys: shape.smallest_input)(build)
 
 
 def _count_free_isotropic(
@@ -162,7 +166,11 @@ def _count_free_isotropic(
     return IsotropicShape(depth, dim, patch_size).parameters(num_classes, layer_scale_init is not None)
 
 
-@register("model", "convnext_isotropic", parameters=_count_free_isotropic)
+def _smallest_free_isotropic(*, depth: int, dim: int, patch_size: int = 16, **others: Any) -> int:
+    return IsotropicShape(depth, dim, patch_size).smallest_input
+
+
+@register("model", "convnext_isotropic", parameters=_count_free_isotropic, smallest_input=_smallest_free_isotropic)
 def convnext_isotropic(
     num_classes: int,
     *,
@@ -210,9 +218,13 @@ def timm_model(
         model: nn.Module = timm.create_model(
             name, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate, **options
         )
-    except TypeError as error:
+    except Exception as error:  # a model's options may fail in any way
         refused = [key for key in ("drop_rate", "drop_path_rate") if f"'{key}'" in str(error)]
-        raise KeyProblem(refused[0] if refused else "options", f"timm/{name} refuses it: {error}") from error
+        if not refused and not options:
+            raise
+        reason = str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
+        key = refused[0] if refused else "options"
+        raise KeyProblem(key, f"timm/{name} refuses {key}: {reason}", f"correct or remove model.{key}") from error
     return model
 
 

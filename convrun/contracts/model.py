@@ -40,5 +40,6 @@ MODEL = Kind(
     optional_meta={
         "parameters": "function(num_classes, **keys) -> int, without torch, so that validate knows sizes",
         "check": "function(**keys), without torch, that raises KeyProblem",
+        "smallest_input": "function(**keys) -> int, without torch: the least input_size that it takes",
     },
 )

@@ -33,6 +33,15 @@ class Shape:
         head = 2 * self.dims[-1] + (self.dims[-1] + 1) * num_classes
         return stem + between + blocks + head
 
+    @property
+    def smallest_input(self) -> int:
+        """The least height and width of an image in pixels: the stem and three downsamplings leave 1 × 1 of it.
+
+        Each divides by its stride and rounds down. Blocks keep the size, their kernels may be larger than it (they
+        pad), and layer norms are over channels, so 1 × 1 can be trained.
+        """
+        return self.patch_size << (len(self.depths) - 1)
+
     def block(self, channels: int, has_layer_scale: bool) -> int:
         """The trainable values of one block."""
         depthwise = channels * (self.kernel_size**2 + 1)
@@ -76,6 +85,11 @@ class IsotropicShape:
     dim: int
     patch_size: int = 16
     has_layer_scale: bool = False
+
+    @property
+    def smallest_input(self) -> int:
+        """The least height and width of an image in pixels: one patch."""
+        return self.patch_size
 
     def parameters(self, num_classes: int, has_layer_scale: bool) -> int:
         """The number of trainable values (biases and norms included)."""

@@ -46,6 +46,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
     head_size = recipe.model.settings.num_classes or facts.num_classes
     steps = steps_per_epoch(facts.train_images, training.batch_size)
     _check_counts(recipe, facts, head_size, steps, problems)
+    _check_input_size(recipe, problems)
     problems.raise_all()
     written = micro_batch or training.micro_batch
     micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
@@ -114,6 +115,26 @@ def _check_counts(recipe: Recipe, facts: DataFacts, head_size: int, steps: int, 
             f"a batch of {recipe.training.batch_size} is larger than the {facts.train_images} training images",
             f"batch_size can be at most {facts.train_images}",
         )
+
+
+def _check_input_size(recipe: Recipe, problems: _Problems) -> None:
+    """Images must be large enough for the model. One that does not say how large is tried: `convrun.models.trial`."""
+    model, size = recipe.model, recipe.input_size
+    if "smallest_input" not in model.component.meta:
+        return
+
+    def smallest(**changed: int) -> int:
+        found: int = model.component.ask("smallest_input", **{**model.own_values(), **changed})
+        return found
+
+    with problems.of(("model",)):
+        if size < smallest():
+            message = f"{model.name} leaves nothing of {size} × {size} pixels"
+            cure = f"set input_size to at least {smallest()}"
+            patches = range(model.values.get("patch_size", 1) - 1, 0, -1)
+            fitting = next((patch for patch in patches if smallest(patch_size=patch) <= size), None)
+            cure += f", or model.patch_size to at most {fitting}" if fitting else ""
+            problems.add(("input_size",), message, cure)
 
 
 def _check_lr(plan: Plan, problems: _Problems) -> None:

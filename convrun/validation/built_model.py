@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from convrun.errors import KeyProblem
 from convrun.plan import Plan
 from convrun.text.units import size_text
 from convrun.validation.memory_text import memory_lines
@@ -13,14 +14,15 @@ from convrun.validation.memory_text import memory_lines
 def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[str, Any]]:
     """Lines and data about the plan's model and how its optimizer sees it.
 
-    The model lives on torch's meta device: shapes without memory, so XL costs no more than Tiny.
-    """
-    import torch
+    The model lives on torch's meta device: shapes without memory, so XL costs no more than Tiny. One that cannot be
+    built or computed there is built on the CPU, and its memory is not estimated.
 
+    Raises:
+        KeyProblem: the model does not take the run's images.
+    """
     from convrun.training.parameter_groups import parameter_groups
 
-    with torch.device("meta"):
-        model = plan.model.create(plan.num_classes)
+    model, has_shapes = _built(plan)
     parameters = sum(p.numel() for p in model.parameters())
     settings = plan.optimizer.settings
     groups = parameter_groups(model, settings.layer_decay, settings.layer_decay_levels)
@@ -39,7 +41,7 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
         )
         if with_names:
             lines += [f"{'':<14} {name}" for name in group["names"]]
-    memory_table, memory_data = memory_lines(plan, model)
+    memory_table, memory_data = memory_lines(plan, model) if has_shapes else _unknown_memory()
     lines += memory_table
     init = _init_text(plan, model)
     lines += [f"{'init':<12} {init.removeprefix('init: ')}"] if init else []
@@ -54,6 +56,41 @@ def built_model(plan: Plan, with_names: bool = False) -> tuple[list[str], dict[s
         ],
     }
     return lines, data
+
+
+def _built(plan: Plan) -> tuple[Any, bool]:
+    """The model, and whether its shapes alone can be computed."""
+    import torch
+
+    from convrun.models.trial import check_takes_images
+
+    made: list[Any] = []
+
+    def on_cpu() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            made[:] = made or [plan.model.create(plan.num_classes)]
+        return made[0]
+
+    try:
+        with torch.device("meta"):
+            model = plan.model.create(plan.num_classes)
+    except KeyProblem:
+        raise
+    except Exception:  # it computes with values when it is built, which only memory has
+        model = on_cpu()
+    has_shapes = check_takes_images(
+        model,
+        plan.input_size,
+        plan.model.name,
+        num_classes=plan.num_classes,
+        micro_batch=plan.micro_batch,
+        on_cpu=on_cpu,
+    )
+    return (model if has_shapes else on_cpu()), has_shapes
+
+
+def _unknown_memory() -> tuple[list[str], list[dict[str, Any]]]:
+    return [f"{'memory':<12} not known: the model's shapes depend on values"], []
 
 
 def _init_text(plan: Plan, model: Any) -> str:

@@ -174,7 +174,7 @@ def test_a_model_of_timm_takes_its_options():
         ("timm/resnet18x", {}, "name", "did you mean timm/resnet18"),
         ("timm/resnet18.a1_in1k", {}, "name", "write timm/resnet18 and name the weights under init"),
         ("timm/hf-hub:someone/model", {}, "name", "no model named"),
-        ("timm/vgg11", {"drop_path_rate": 0.1}, "drop_path_rate", "refuses it"),
+        ("timm/vgg11", {"drop_path_rate": 0.1}, "drop_path_rate", "refuses drop_path_rate"),
         ("timm/resnet18", {"options": {"no_such": 1}}, "options", "no_such"),
         ("timm/resnet18", {"options": {"pretrained": True}}, "options", "weights come from init"),
     ],

@@ -409,3 +409,37 @@ def test_what_is_seldom_meant_is_warned_of(small, overrides, text):
 def test_an_ordinary_run_warns_of_nothing(small, tiny):
     assert warnings(tiny) == []
     assert warnings(small("logging.every_steps=1")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["input_size=28"],
+            "input_size: convnext_atto leaves nothing of 28 × 28 pixels; set input_size to at least 32",
+        ),
+        (
+            ["input_size=28", "model={name: convnext, depths: [1, 1, 1, 1], dims: [8, 8, 8, 8]}"],
+            "28 × 28 pixels; set input_size to at least 32, or model.patch_size to at most 3",
+        ),
+        (
+            ["input_size=7", "model={name: convnext, depths: [1, 1, 1, 1], dims: [8, 8, 8, 8], patch_size: 2}"],
+            "7 × 7 pixels; set input_size to at least 16\n",
+        ),
+        (
+            ["input_size=8", "model={name: convnext_isotropic, depth: 1, dim: 8}"],
+            "8 × 8 pixels; set input_size to at least 16, or model.patch_size to at most 8",
+        ),
+        (["input_size=15", "model=convnext_isotropic_small"], "set input_size to at least 16\n"),
+        (["input_size=31", "model=convnextv2_nano"], "set input_size to at least 32\n"),
+    ],
+)
+def test_images_too_small_for_the_model_point_at_the_input_size(small, overrides, message):
+    with pytest.raises(RecipeError) as caught:
+        small(*overrides)
+    assert message in f"{caught.value}\n".replace("\n  ", "\n")
+
+
+def test_the_smallest_images_have_a_plan(small):
+    assert small("input_size=32").input_size == 32
+    assert small("input_size=16", "model=convnext_isotropic_small").input_size == 16
