@@ -21,6 +21,7 @@ from convrun.distributed.group import Group
 from convrun.distributed.meeting.agreement import check_agreement, data_hash
 from convrun.distributed.stopping import AgreedStop
 from convrun.errors import ConvrunError, DataError, Interrupted
+from convrun.models.trial import check_takes_images
 from convrun.plan import Plan, make_plan
 from convrun.process.device import this_machine
 from convrun.process.signals import StopRequest
@@ -91,6 +92,9 @@ def run(
         check_agreement(group, {"recipe": recipe.hash, "data": data_hash(*images)})
         stop.stop_after_seconds = plan.stop_after_seconds
         model = build_model(plan)
+        check_takes_images(
+            model, plan.input_size, plan.model.name, num_classes=plan.num_classes, micro_batch=plan.micro_batch
+        )
         init_text = load_first_weights(model, plan, folder, group)
         model = placed(model, plan, torch.device(machine.device or "cpu"))
         facts = RunFacts(recipe, plan, machine, folder, data_facts(*images))

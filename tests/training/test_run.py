@@ -279,3 +279,25 @@ def test_stopping_before_the_first_step_is_no_loss(train, saved, tmp_path, monke
 def test_paths_with_spaces_can_be_pasted(train_in, tmp_path):
     with pytest.raises(Interrupted, match=re.escape(f"go on with: convrun run '{tmp_path}/a run'")):
         train_in(Path(tmp_path / "a run"), at={2: lambda: os.kill(os.getpid(), 2)})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ("model={name: timm/convnext_atto, options: {in_chans: 1}}", "optimizer.layer_decay=1"),
+            "images have 3 channels",
+        ),
+        (("model={name: timm/vit_tiny_patch16_224}", "optimizer.layer_decay=1"), "set input_size=224"),
+    ],
+)
+def test_a_model_that_cannot_take_the_images_is_told_before_there_is_a_folder(
+    keys, message, convrun, tiny_file, tmp_path
+):
+    arguments = ["run", tiny_file, "--output", tmp_path / "run", "--no-plugins", "--device", "cpu"]
+    code, _, errors = convrun(*arguments, "input_size=32", "data.image_size=32", *keys)
+    assert code == 2
+    assert errors.count("error: the model timm/") == 1
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
