@@ -100,7 +100,8 @@ class Loop:
             overflow_steps=self.progress.overflow_steps,
         )
         self.batches.wait_seconds = 0.0
-        self.recorder.log(row)
+        with self.state.figures.paused():
+            self.recorder.log(row)
 
     def is_evaluation_due(self) -> bool:
         """Whether the weights as they stand are still to be evaluated."""

@@ -1,5 +1,6 @@
 import functools
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_a_logged_loss_is_the_mean_over_the_steps_of_its_window(make_loop):
     assert len(losses) == 16
     means = [sum(losses[i : i + 3]) / len(losses[i : i + 3]) for i in range(0, 16, 3)]
     assert thirds.recorder.losses() == pytest.approx(means, rel=1e-12)
+
+
+def test_the_speed_counts_the_time_of_steps_and_not_that_of_logging_evaluating_and_saving(make_loop, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("convrun.training.figures.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    loop = make_loop("logging.every_steps=4", "evaluation.every_steps=8")
+    for name, seconds in (("log", 1000.0), ("save", 100.0), ("advance", 1.0)):
+
+        def lasts(*arguments, does=getattr(loop.recorder, name), seconds=seconds):
+            clock[0] += seconds
+            does(*arguments)
+
+        monkeypatch.setattr(loop.recorder, name, lasts)
+    loop.run()
+    speeds = [row["images_per_second"] for row in loop.recorder.rows if row["kind"] == "train"]
+    assert speeds == [8.0] * 4  # batches of 8 images, a second each
 
 
 def test_a_loss_is_that_of_the_model_before_the_update(make_loop):
