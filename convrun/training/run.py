@@ -96,10 +96,11 @@ def run(
             model, plan.input_size, plan.model.name, num_classes=plan.num_classes, micro_batch=plan.micro_batch
         )
         init_text = load_first_weights(model, plan, folder, group)
-        model = placed(model, plan, torch.device(machine.device or "cpu"))
         facts = RunFacts(recipe, plan, machine, folder, data_facts(*images))
         screen = screen or Screen()
         with _opened(folder, screen, group):
+            # Not before: the device may be full of the run that trains in this folder already.
+            model = placed(model, plan, torch.device(machine.device or "cpu"))
             start = partial(_go_on, facts, model, images, screen, stop, group)
             outcome = start(resume, allow_changes, init_text)
             screen.record(outcome_text(recipe, outcome))

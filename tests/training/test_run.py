@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from convrun import checkpoints
-from convrun.errors import CheckpointError, DataError, Interrupted, Preempted, RunFolderError
+from convrun.errors import CheckpointError, DataError, Interrupted, ModelError, Preempted, RunFolderError
 from convrun.recipe import load_recipe
 from convrun.recipe.consistency import differences
+from convrun.run_folder import RunFolder
 from convrun.run_folder.claim import is_lock_file
 from convrun.training.loop import Loop
 from tests.sealing import save_sealed
@@ -176,6 +177,20 @@ def test_status_is_failed_when_the_loop_cannot_be_built(train, tmp_path, monkeyp
     with pytest.raises(RuntimeError, match="out of memory"):
         train()
     assert status(tmp_path / "run")["state"] == "failed"
+
+
+def test_a_folder_in_use_is_refused_before_the_model_takes_memory_of_the_device(train, tmp_path, monkeypatch):
+    """The device may be full of the run that holds the folder, which must not be disturbed."""
+    monkeypatch.setattr("convrun.training.run.placed", fail(AssertionError("the model is placed")))
+    with RunFolder(tmp_path / "run").opened(), pytest.raises(RunFolderError, match="is in use by process"):
+        train()
+
+
+def test_a_model_that_cannot_be_placed_leaves_no_folder(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("convrun.training.run.placed", fail(ModelError("it has no blocks")))
+    with pytest.raises(ModelError, match="no blocks"):
+        train()
+    assert not (tmp_path / "run").exists()
 
 
 def test_status_is_failed_when_the_log_cannot_be_opened(train, tmp_path):
