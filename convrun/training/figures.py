@@ -1,7 +1,7 @@
 """The steps since the last row: loss and gradient norms of each, their mean loss, their speed, the spikes.
 
 A step's figures are known on the device once the step is queued, and on the host only after a wait. So they are written
-into tensors there, one row a step, and read all at once where the loop waits anyway.
+into a tensor there, one row a step, and read all at once where the loop waits anyway.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class Figures:
     """
 
     def __init__(self, device: torch.device, groups: int, is_clipped: bool) -> None:
-        self._losses = torch.zeros(MOST_UNREAD, dtype=torch.float64, device=device)
-        self._norms = torch.zeros(MOST_UNREAD, 1 + groups, dtype=torch.float64, device=device)
+        self._numbers = torch.zeros(MOST_UNREAD, 2 + groups, dtype=torch.float64, device=device)
         self._unread: list[tuple[int, float, float]] = []  # step, lr and loss scale, known on the host
         self._is_clipped = is_clipped
         self._spikes = LossSpikes()
@@ -97,9 +96,8 @@ class Figures:
 
     def add(self, gradient: Gradient, lr: float) -> None:
         """Notes a step. Two small copies on the device; the host does not wait."""
-        row = len(self._unread)
-        self._losses[row] = gradient.loss
-        self._norms[row] = gradient.norms
+        row = self._numbers[len(self._unread)]
+        row[0], row[1:] = gradient.loss, gradient.norms
         self._unread.append((gradient.step, lr, gradient.loss_scale))
         self._lr = lr
         self.steps += 1
@@ -112,11 +110,10 @@ class Figures:
 
     def read(self) -> list[StepFigures]:
         """The figures of the steps since the last reading; waits for the device."""
-        count = len(self._unread)
-        losses, norms = self._losses[:count].tolist(), self._norms[:count].tolist()
+        numbers = self._numbers[: len(self._unread)].tolist()  # all in one copy, for each is a wait
         found = [
             StepFigures(*known, loss, of_all, of_groups)
-            for known, loss, (of_all, *of_groups) in zip(self._unread, losses, norms, strict=True)
+            for known, (loss, of_all, *of_groups) in zip(self._unread, numbers, strict=True)
         ]
         self._unread = []
         return found

@@ -122,33 +122,40 @@ def test_a_window_longer_than_what_is_kept_on_the_device_is_read_in_between(make
     assert len(loop.recorder.steps) == 6
 
 
-def test_no_step_waits_for_the_device(make_loop):
-    """On a GPU a wait is a read of a number (aten::_local_scalar_dense) or a copy to the host."""
+@pytest.mark.parametrize(("policy", "waits_a_step"), [("stop", 0), ("skip", 1)])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_waits_for_the_device_only_if_it_may_be_skipped_and_then_once(
+    precision, policy, waits_a_step, make_loop, monkeypatch
+):
+    """On a GPU a wait is a read of a number (aten::_local_scalar_dense) or a copy to the host (here `tolist`)."""
+    waits, tolist = [], torch.Tensor.tolist
 
-    class Waits(TorchDispatchMode):
+    class Reads(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, arguments=(), keys=None):
             if function is torch.ops.aten._local_scalar_dense.default:
-                self.seen.append("".join(traceback.format_stack(limit=4)))
+                waits.append("".join(traceback.format_stack(limit=4)))
             return function(*arguments, **(keys or {}))
 
-    # SGD, since Adam reads its step counters, which lie on the host.
-    loop = make_loop("optimizer={name: sgd, lr: 1e-2}", "training.clip_grad_norm=1", "training.steps=6",
-                           "training.epochs=null")  # fmt: skip
-    waits, reads = Waits(), []
-    waits.seen = []
-    loop.state.figures.read = lambda: reads.append(loop.progress.step)
+    def read(tensor):
+        waits.append("".join(traceback.format_stack(limit=4)))
+        return tolist(tensor)
+
+    # SGD, since Adam reads its step counters, which lie on the host. Clipping and EMA are on.
+    loop = make_loop("optimizer={name: sgd, lr: 1e-2}", "training.steps=6", "training.epochs=null",
+                           f"training.precision={precision}", f"training.nonfinite={policy}")  # fmt: skip
+    monkeypatch.setattr(torch.Tensor, "tolist", read)
     with loop.batches:
         for number in range(6):
             micro_batches = list(loop.batches.of_step(number))
-            with waits:
+            waits.clear()
+            with Reads():
                 gradient = loop.memory.retried(loop.step.gradient, micro_batches)
                 loop.state.figures.add(gradient, 0.01)
                 assert loop.health.accepts(gradient)
                 loop.memory.applied(loop.step.update, gradient, 0.01)
+            assert len(waits) == waits_a_step, waits
             loop.progress.step += 1
     assert loop.progress.step == 6
-    assert "".join(waits.seen) == ""
-    assert reads == []
 
 
 def test_the_record_has_the_samples_of_the_step_and_its_gradients_by_group(train, poison, tmp_path):
