@@ -83,8 +83,9 @@ def test_the_speed_counts_the_time_of_steps_and_not_that_of_logging_evaluating_a
     monkeypatch.setattr("convrun.training.figures.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     loop = make_loop("logging.every_steps=4", "evaluation.every_steps=8")
     for name, seconds in (("log", 1000.0), ("save", 100.0), ("advance", 1.0)):
+        method = getattr(loop.recorder, name)
 
-        def lasts(*arguments, does=getattr(loop.recorder, name), seconds=seconds):
+        def lasts(*arguments, does=method, seconds=seconds):
             clock[0] += seconds
             does(*arguments)
 
