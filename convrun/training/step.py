@@ -62,8 +62,8 @@ class Step:
     def gradient(self, micro_batches: Iterable[MicroBatch]) -> Gradient:
         """Forward and backward passes of this rank's micro-batches; collective, the gradient is that of all ranks."""
         precision, optimizer = self.state.precision, self.state.optimizer
-        self.buffers.keep()
         self.strategy.begin_step()  # from here on the other ranks wait for this one's gradients
+        self.buffers.keep()
         loss = torch.zeros((), dtype=torch.float64, device=self.state.device)
         for micro_batch in micro_batches:  # waits where the loader is behind
             loss += self.accumulate(micro_batch)  # on the device: reading it here would stop the host every time

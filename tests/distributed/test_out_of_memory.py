@@ -13,6 +13,7 @@ import torch
 from convrun.distributed.failing.boards import FolderBoard
 from convrun.distributed.gradient_sums import GradientSums
 from convrun.distributed.replicas import Replicas
+from convrun.training.step import Buffers
 
 # 2 processes × 128 images × 2 micro-batches an update, 10 updates; drop path would draw anew for each part.
 AUTO = ("training.batch_size=512", "data.train_images=512", "training.epochs=10", "training.micro_batch=auto",
@@ -263,6 +264,14 @@ def test_where_nobody_can_begin_anew_no_more_is_promised_than_the_last_checkpoin
         tmp_path / "run", *keys, "training.micro_batch=4", "--allow-change", "training.micro_batch", at=at
     )
     assert processes.wait() == [0, 0], processes.said()
+
+
+def test_memory_that_is_out_before_the_first_pass_of_a_step_leaves_nobody_waiting(begin, tmp_path):
+    at = {(rank, None): keep_a_buffer for rank in range(2)} | {(1, 6): starve_in(Buffers, "keep")}
+    processes = begin(tmp_path / "run", *AUTO, at=at)
+    assert processes.wait(60) == [1, 1]
+    assert processes.said().count("error: rank 1 on ") == 1
+    assert "out of memory in step 7: micro-batches of 128 images do not fit" in processes.said()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
