@@ -10,10 +10,13 @@ import weakref
 import pytest
 import torch
 
+import convrun.training.step
+from convrun.data.pipeline import TrainingBatches
 from convrun.distributed.failing.boards import FolderBoard
 from convrun.distributed.gradient_sums import GradientSums
 from convrun.distributed.replicas import Replicas
-from convrun.training.step import Buffers
+from convrun.training.precision import Precision
+from convrun.training.step import Buffers, Step
 
 # 2 processes × 128 images × 2 micro-batches an update, 10 updates; drop path would draw anew for each part.
 AUTO = ("training.batch_size=512", "data.train_images=512", "training.epochs=10", "training.micro_batch=auto",
@@ -114,6 +117,21 @@ def starve_in(kind, name):
     return act
 
 
+def starve_once_in(kind, name):
+    """This function runs out of memory the next time it is called, and never again."""
+
+    def act():
+        function = getattr(kind, name)
+
+        def greedy(*_, **__):
+            setattr(kind, name, function)
+            out_of_memory()
+
+        setattr(kind, name, greedy)
+
+    return act
+
+
 def hold_one_set_of_portions():
     """Memory does not suffice for the portions of the failed update and of the new one at once."""
     from convrun.distributed import replicas
@@ -180,6 +198,26 @@ def test_a_step_that_does_not_fit_in_one_process_begins_anew_in_all(
     for key, value in theirs.items():
         if isinstance(value, torch.Tensor) and key.startswith(("/model", "/ema")):
             torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (TrainingBatches, "taken"),
+        (Step, "augmented"),
+        (Replicas, "add_up"),
+        (Precision, "unscale"),
+        (convrun.training.step, "gradient_norms"),
+    ],
+    ids=lambda place: place if isinstance(place, str) else "",
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_step_is_retried_by_all_wherever_in_it_memory_is_out(rank, kind, name, begin, undisturbed, rows, tmp_path):
+    processes = begin(tmp_path / "run", *AUTO, at={(rank, 4): starve_once_in(kind, name)})
+    assert processes.wait(60) == [0, 0], processes.said()
+    assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "event"] == [5]
+    ours, theirs = ([row for row in rows(f) if row["kind"] == "train"] for f in (tmp_path / "run", undisturbed))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-5)
 
 
 def test_a_run_that_was_cut_up_resumes_bit_for_bit(begin, rows, saved, tmp_path):

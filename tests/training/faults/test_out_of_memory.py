@@ -321,3 +321,26 @@ def test_an_update_that_does_not_fit_saves_nothing(make_loop, greedy, monkeypatc
     with pytest.raises(DeviceMemoryError, match=r"in the optimizer's update of step 6"):
         loop.run()
     assert max(loop.recorder.saved) == 5
+
+
+def test_a_retried_fp16_step_keeps_the_loss_scale_and_what_it_counts(make_loop, greedy, monkeypatch):
+    import convrun.training.step as module
+
+    keys = (MODEL, "optimizer.layer_decay=1", *AUTO, "training.precision=fp16", "model.drop=0")
+    undisturbed, loop = make_loop(*keys), make_loop(*keys)
+    undisturbed.run()
+    norms, failed = module.gradient_norms, []
+
+    def short(*arguments):  # by then the gradients are unscaled already
+        if loop.progress.step == 5 and not failed:
+            failed.append(loop.state.precision.scaler.state_dict())
+            raise torch.OutOfMemoryError
+        return norms(*arguments)
+
+    monkeypatch.setattr(module, "gradient_norms", short)
+    loop.run()
+    assert loop.progress.forward_parts == 2
+    assert failed[0]["_growth_tracker"] > 0
+    ours, theirs = (some.state.precision.scaler.state_dict() for some in (loop, undisturbed))
+    assert ours == theirs
+    assert loop.progress.overflow_steps == undisturbed.progress.overflow_steps
