@@ -1,17 +1,20 @@
 """The same model on every rank; the gradients of all are summed once a step (ddp)."""
 
-from __future__ import annotations
-
+# Not `from __future__ import annotations`: torch looks at the hook's annotations, and wants no strings.
 import contextlib
 import gc
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from convrun.distributed.gradient_sums import GradientSums, sum_up
 from convrun.distributed.group import Group
 from convrun.distributed.strategy import Strategy
+
+# After the first step torch fills its buckets in another order, that in which gradients were ready.
+STEPS_UNTIL_SETTLED = 2
 
 
 class Replicas(Strategy):
@@ -33,10 +36,11 @@ class Replicas(Strategy):
 
     def _wrapped(self, sends_weights: bool) -> DistributedDataParallel:
         """The wrapper that sums. Rank 0's weights are sent at the start alone: later all ranks have the same."""
+        # Gradients are views of the buckets: no copies, and no second set of gradients in memory.
         wrapped = DistributedDataParallel(self.model, gradient_as_bucket_view=True, init_sync=sends_weights)
         # Else the first pass would begin with sending buffers, even a trial that sums nothing and may fail before it.
         wrapped.require_forward_param_sync = False
-        wrapped.register_comm_hook(self._sums, sum_up)
+        wrapped.register_comm_hook(self._sums, _sum_up)
         return wrapped
 
     def begin_step(self) -> None:
@@ -52,6 +56,8 @@ class Replicas(Strategy):
         """Makes a step's number, in place, the sum of all ranks'."""
         self.group.add_up(value)
         self._owes_number = False
+
+    # After a step that failed on one rank or another ------------------------------------------------------------------
 
     def make_up(self) -> bool:
         """After a pass that failed here: the other ranks get zeros, sums that none must apply.
@@ -76,3 +82,56 @@ class Replicas(Strategy):
         gc.collect()  # torch.compile ties it into reference cycles
         self._sums, self._owes_number = GradientSums(), False
         self.forward = self._wrapped(sends_weights=False)
+
+
+class GradientSums:
+    """The sums of gradients over the ranks, bucket by bucket as DistributedDataParallel hands them over.
+
+    It remembers which buckets of a step were sent, so that a rank that fails in the midst of it can send the rest.
+
+    Attributes:
+        are_owed: the other ranks wait, or will, for gradients of this one.
+    """
+
+    def __init__(self) -> None:
+        self.are_owed = False
+        self._steps = 0
+        self._under_way: list[distributed.Work] = []
+        self._buckets: list[dict[str, Any]] = []  # size, dtype and device of those sent
+        self._buckets_of_all: list[dict[str, Any]] = []  # of the last whole step
+
+    def begin(self) -> None:
+        """A step begins: all ranks will sum its gradients."""
+        self.are_owed, self._under_way, self._buckets = True, [], []
+
+    def send(self, bucket: Tensor, is_last: bool) -> distributed.Work:
+        """Begins to sum the next bucket, in place."""
+        self._buckets.append({"size": bucket.shape, "dtype": bucket.dtype, "device": bucket.device})
+        work = self._start(bucket)
+        if is_last:
+            self.are_owed, self._steps, self._buckets_of_all = False, self._steps + 1, self._buckets
+        return work
+
+    def make_up(self) -> bool:
+        """Sends zeros for the rest of the step, and waits for all of it; False if the rest is not known."""
+        if self._steps < STEPS_UNTIL_SETTLED:
+            return False
+        for bucket in self._buckets_of_all[len(self._buckets) :]:
+            self._start(torch.zeros(**bucket))
+        for work in self._under_way:
+            work.wait()
+        self.are_owed = False
+        return True
+
+    def _start(self, bucket: Tensor) -> distributed.Work:
+        work = distributed.all_reduce(bucket, async_op=True)  # beside the backward pass; nothing waits here
+        assert work is not None
+        self._under_way.append(work)
+        return work
+
+
+def _sum_up(sums: GradientSums, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """The hook that gets each bucket; the sum stays a sum, which torch's own hook would divide."""
+    work = sums.send(bucket.buffer(), bucket.is_last())
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return future

@@ -13,8 +13,7 @@ import torch
 import convrun.training.step
 from convrun.data.pipeline import TrainingBatches
 from convrun.distributed.failing.boards import FolderBoard
-from convrun.distributed.gradient_sums import GradientSums
-from convrun.distributed.replicas import Replicas
+from convrun.distributed.replicas import GradientSums, Replicas
 from convrun.training.precision import Precision
 from convrun.training.step import Buffers, Step
 
