@@ -6,18 +6,18 @@ together. Where the model's passes are themselves collective (fsdp) they cannot:
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import nn
 
-from convrun.data.pipeline import MicroBatch, StepBatches
-from convrun.errors import DeviceMemoryError, ModelError
+from convrun.data.pipeline import StepBatches
+from convrun.errors import DeviceMemoryError
 from convrun.plan import Plan
-from convrun.text.wording import listed
-from convrun.training.faults.out_of_memory import fits, largest_that_fits, more_parts
+from convrun.plan.arithmetic import divisors
+from convrun.training.faults.trials import Trials
 from convrun.training.figures import Gradient
 from convrun.training.recording.contract import Recorder
 from convrun.training.state import Progress
@@ -25,6 +25,10 @@ from convrun.training.step import Step
 
 T = TypeVar("T")
 LESS = "take a smaller model or input_size, or another precision or device"
+# What says the same without being a torch.OutOfMemoryError: torch's allocator on the CPU, and CUDA's libraries.
+SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+# oneDNN computes convolutions on the CPU and gives no reason; what it can compute, it has settled before it says these.
+SIGNS_OF_ONEDNN = ("could not create a primitive", "could not create a memory object")
 
 
 class EvaluationDoesNotFit(Exception):
@@ -49,6 +53,7 @@ class Memory:
         self.recorder, self.save = recorder, save
         self.strategy = step.strategy
         self.group = self.strategy.group
+        self.trials = Trials(plan, step)
 
     # A step ----------------------------------------------------------------------------------------------------------
 
@@ -58,12 +63,12 @@ class Memory:
         Raises:
             DeviceMemoryError: no smaller parts can be tried; the state before the step is saved where it can be.
         """
-        while True:
-            found: list[Gradient] = []
-            if self._fits_on_all(partial(_put, found, compute, batches)):
-                return found[0]
+        found: list[Gradient] = []
+        while not self._fits_on_all(lambda: found.append(compute(batches))):
+            found.clear()  # this rank's may be there: memory was out on another
             batches.rewind()
             self._make_room()
+        return found[0]
 
     def applied(self, update: Callable[[Gradient, float], None], gradient: Gradient, lr: float) -> None:
         """Updates the weights.
@@ -105,11 +110,10 @@ class Memory:
     def _try(self) -> None:
         if self.group.size == 1 or not self.strategy.can_retry or self.progress.step >= self.plan.total_steps:
             return
-        micro_batch = self._black_images(self.plan.micro_batch)
-        while not self._fits_on_all(partial(self._try_passes, micro_batch)):
+        while not self._fits_on_all(partial(self.trials.passes, self.plan.micro_batch)):
             self._take_smaller_parts()
         for _ in range(2):
-            if not fits(partial(self._try_whole_step, micro_batch)):
+            if not fits(self.trials.whole_step):
                 raise self._of_one_among_several()
 
     def _fits_on_all(self, attempt: Callable[[], object]) -> bool:
@@ -154,51 +158,6 @@ class Memory:
                 {"kind": "event", "event": "out_of_memory", "step": step, "epoch": epoch, "forward_parts": parts}
             )
 
-    # Trials ----------------------------------------------------------------------------------------------------------
-
-    def _black_images(self, images: int) -> MicroBatch:
-        """This rank's last micro-batch of a step; memory does not depend on what images show."""
-        plan, shape = self.plan, (images, 3, self.plan.input_size, self.plan.input_size)
-        number = (plan.accumulation - 1) * plan.processes + self.group.rank
-        blank = torch.zeros(shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-        return MicroBatch(self.progress.step, number, blank, torch.zeros(images, dtype=torch.int64))
-
-    def _try_passes(self, micro_batch: MicroBatch) -> None:
-        """Forward and backward with gradients, and memory as large as the optimizer's, in place; nothing is applied."""
-        optimizer = self.step.state.optimizer
-        slots = 0 if optimizer.state else int(self.plan.optimizer.component.meta.get("slots") or 0)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        moments = [torch.empty_like(p) for p in parameters for _ in range(slots)]
-        self.step.buffers.keep()
-        try:
-            # Twice: the second finds gradients there, as all micro-batches of a step but the first do.
-            for _ in range(2):
-                with self.strategy.summing(is_last=False):
-                    self.step.accumulate(micro_batch)
-        finally:
-            self.step.undo()
-            del moments
-
-    def _try_whole_step(self, micro_batch: MicroBatch) -> None:
-        """A step's last passes, whose gradients are summed; they are not applied. Collective."""
-        try:
-            self.step.gradient([micro_batch])
-            _check_gradients(self.step.state.model)
-        finally:
-            self.step.undo()
-
-    def _fitting_micro_batch(self) -> int | None:
-        """The largest part of a micro-batch (halves, quarters, ...) that fits, found out by trying; None: none does.
-
-        Of several ranks, on all; collective.
-        """
-
-        def does_fit(images: int) -> bool:
-            return self._fits_on_all(partial(self._try_passes, self._black_images(images)))
-
-        mixes = any(choice.component.meta.get("mixes", False) for choice in self.plan.batch_augmentations)
-        return largest_that_fits(self.plan.micro_batch, does_fit, least=2 if mixes else 1)
-
     # An evaluation ---------------------------------------------------------------------------------------------------
 
     def evaluated(self, evaluate: Callable[[int], T]) -> T:
@@ -216,9 +175,6 @@ class Memory:
             except EvaluationDoesNotFit:
                 self.progress.evaluation_parts = parts = self._smaller_evaluation()
                 self.recorder.say(f"out of memory in the evaluation: it is retried, its batches in {parts} parts each")
-            except DeviceMemoryError:
-                self._save_if_whole()
-                raise
 
     def passes(self, attempt: Callable[[], None]) -> None:
         """Makes the passes of an evaluation's batch; raises EvaluationDoesNotFit on all ranks if memory does not do."""
@@ -243,15 +199,23 @@ class Memory:
             error = _one_image("the evaluation")
         else:
             return more
-        self._save_if_whole()
+        if self.strategy.is_whole:  # else other ranks, which wait elsewhere, hold parts of the state
+            self.save()
         raise error
 
-    def _save_if_whole(self) -> None:
-        """Saves what the last checkpoint lacks, unless other ranks, which wait elsewhere, hold parts of it."""
-        if self.strategy.is_whole:
-            self.save()
-
     # Errors ----------------------------------------------------------------------------------------------------------
+
+    def _fitting_micro_batch(self) -> int | None:
+        """The largest part of a micro-batch (halves, quarters, ...) that fits, found out by trying; None: none does.
+
+        Of several ranks, on all; collective.
+        """
+
+        def does_fit(images: int) -> bool:
+            return self._fits_on_all(partial(self.trials.passes, images))
+
+        mixes = any(choice.component.meta.get("mixes", False) for choice in self.plan.batch_augmentations)
+        return largest_that_fits(self.plan.micro_batch, does_fit, least=2 if mixes else 1)
 
     def _fixed(self, step: int) -> DeviceMemoryError:
         size = self.plan.micro_batch
@@ -273,10 +237,6 @@ class Memory:
         return _go_on_with(what, "training.micro_batch", size, progress.forward_parts)
 
 
-def _put(found: list[Gradient], compute: Callable[[StepBatches], Gradient], batches: StepBatches) -> None:
-    found.append(compute(batches))
-
-
 def _one_image(where: str) -> DeviceMemoryError:
     return DeviceMemoryError(f"out of memory in {where}, with one image at a time; {LESS}", is_agreed=True)
 
@@ -290,12 +250,40 @@ def _go_on_with(what: str, key: str, images: int, parts: int) -> DeviceMemoryErr
     )
 
 
-def _check_gradients(model: nn.Module) -> None:
-    """Raises ModelError if a weight that is to be trained has no gradient: its sum would be waited for, for ever."""
-    without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
-    if without:
-        raise ModelError(
-            f"{len(without)} weights of {type(model).__name__} got no gradient ({listed(without)}), and several "
-            "processes sum those of all; leave them out of the model, freeze them (requires_grad_(False)), or train "
-            "with distributed.strategy=fsdp or in one process"
-        )
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory did not suffice."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and (any(sign in text for sign in SIGNS) or text in SIGNS_OF_ONEDNN)
+    )
+
+
+def fits(attempt: Callable[[], object]) -> bool:
+    """Makes an attempt; False if the device's memory did not suffice. What the attempt held is free again then."""
+    try:
+        attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return True
+    # Not in the `except` above: as long as the error lives, its traceback holds every tensor of the attempt.
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    return False
+
+
+def more_parts(images: int, parts: int) -> int | None:
+    """The next number of equal parts to cut a batch into, at least twice as many; None if a part is one image."""
+    return next((d for d in divisors(images) if d >= 2 * parts), images if parts < images else None)
+
+
+def largest_that_fits(images: int, does_fit: Callable[[int], bool], least: int = 1) -> int | None:
+    """How many images fit, found out by trying: the parts of a batch that does not fit whole, each half the last."""
+    parts = more_parts(images, 1)
+    while parts is not None and images // parts >= least:
+        if does_fit(images // parts):
+            return images // parts
+        parts = more_parts(images, parts)
+    return None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convrun.errors import DeviceMemoryError, Preempted
-from convrun.training.faults.out_of_memory import fits, is_out_of_memory, largest_that_fits, more_parts
+from convrun.training.faults.memory import fits, is_out_of_memory, largest_that_fits, more_parts
 
 AUTO = ("training.micro_batch=auto", "evaluation.batch_size=auto")
 MODEL = "model={name: greedy, drop: 0.3}"
