@@ -45,8 +45,8 @@ from convrun.training.resuming.finding import (
     find,
     find_for_all,
     is_finished,
+    kept_micro_batch,
 )
-from convrun.training.resuming.micro_batch import kept_micro_batch
 from convrun.training.resuming.schedule import schedule_changes
 from convrun.training.state import Progress
 from convrun.weights.initial import load_initial

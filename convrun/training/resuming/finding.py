@@ -13,12 +13,14 @@ from torch import nn
 from convrun import checkpoints
 from convrun.contracts.data import ImageSet
 from convrun.distributed.group import Group
-from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError
-from convrun.plan import Plan
+from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError, UsageError
+from convrun.plan import Machine, Plan
+from convrun.plan.arithmetic import divisors
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder import RunFolder
 from convrun.run_folder.environment import allowed_before
+from convrun.text.wording import listed
 from convrun.training.recording.contract import RunFacts
 from convrun.training.resuming.changes import FREE, check_same_data, check_unchanged, drop_what_changed
 from convrun.training.state import Progress
@@ -179,6 +181,30 @@ def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe
             f"{path} was saved by another run: its {key} is {old!r}, here it is {new!r}; remove it to go on from the "
             "one before"
         )
+
+
+def kept_micro_batch(recipe: Recipe, folder: RunFolder, machine: Machine) -> int | None:
+    """What `training.micro_batch: auto` was when the run in a folder began; None if none has, or had another batch.
+
+    `auto` depends on the number of processes, and what is mixed with what in a micro-batch, and its draws, depend on
+    it. So it stays, on whatever devices the run goes on: it is the same run then.
+
+    Raises:
+        UsageError: the batch does not divide over the processes in micro-batches of this size.
+    """
+    batch, plan = recipe.training.batch_size, folder.read_json("plan.json")
+    if recipe.training.micro_batch != "auto" or not isinstance(plan, dict) or not has_saved(folder):
+        return None
+    kept = plan.get("micro_batch")
+    if type(kept) is not int or plan.get("batch_size") != batch or not plan.get("micro_batch_is_auto"):
+        return None
+    if kept < 1 or batch % (kept * machine.processes):
+        workable = listed([str(count) for count in divisors(batch // max(1, kept))], 12)
+        raise UsageError(
+            f"the run in {folder.path} began with micro-batches of {kept} images, and a batch of {batch} cannot be cut "
+            f"into them for {machine.processes} processes; go on with {workable} processes"
+        )
+    return kept
 
 
 def is_finished(folder: RunFolder, plan: Plan, progress: Progress) -> bool:
