@@ -1,8 +1,10 @@
 import errno
+import gc
 import io
 import os
 import pickle
 import resource
+import weakref
 import zipfile
 import zlib
 
@@ -350,3 +352,15 @@ def test_tensors_of_another_model_are_named(saved, message, tmp_path):
         return
     with pytest.raises(CheckpointError, match="holds the weights of another model: " + message):
         checkpoints.check_same_tensors(tmp_path, saved, wanted)
+
+
+def test_nothing_holds_a_copy_but_who_made_it():
+    """A copy may be as large as the memory of several GPUs; Python's garbage collector comes when it likes."""
+    gc.disable()
+    try:
+        copy = checkpoints.copied({"model": {"weight": torch.zeros(3)}})
+        weight = weakref.ref(copy["model"]["weight"])
+        del copy
+        assert weight() is None
+    finally:
+        gc.enable()

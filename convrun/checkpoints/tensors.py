@@ -56,8 +56,12 @@ def mapped(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
             new[key] = visit(value)
         return new
 
-    result: Tree = visit(tree)
-    return result
+    try:
+        result: Tree = visit(tree)
+        return result
+    finally:
+        # The two functions refer to each other, so they and what they hold stay until the garbage collector comes.
+        seen.clear()
 
 
 def tensors_of(tree: Any) -> Iterator[Tensor]:
