@@ -41,7 +41,6 @@ from convrun.training.resuming.finding import (
     Found,
     Resume,
     check_has_effect,
-    data_facts,
     find,
     find_for_all,
     is_finished,
@@ -96,59 +95,49 @@ def run(
             model, plan.input_size, plan.model.name, num_classes=plan.num_classes, micro_batch=plan.micro_batch
         )
         init_text = load_first_weights(model, plan, folder, group)
-        facts = RunFacts(recipe, plan, machine, folder, data_facts(*images))
+        facts = RunFacts(recipe, plan, machine, folder, group, images, sum(p.numel() for p in model.parameters()))
         screen = screen or Screen()
-        with _opened(folder, screen, group):
-            # Not before: the device may be full of the run that trains in this folder already.
-            model = placed(model, plan, torch.device(machine.device or "cpu"))
-            start = partial(_go_on, facts, model, images, screen, stop, group)
-            outcome = start(resume, allow_changes, init_text)
+        with _opened(facts, screen):
+            say = partial(_say_and_log, screen, folder)  # rank 0's; the run's own record has not begun
+            found = find_for_all(group, partial(find, facts, model, resume, allow_changes, say))
+            if not found.changes and group.from_first(partial(is_finished, folder, plan, found.progress)):
+                outcome = _outcome(folder, found.progress, was_finished=True)
+            else:
+                outcome = _train(facts, model, found, init_text, screen, stop)
             screen.record(outcome_text(recipe, outcome))
             return outcome
 
 
-def _go_on(
-    facts: RunFacts,
-    model: nn.Module,
-    images: tuple[ImageSet, ImageSet],
-    screen: Screen,
-    stop: StopRequest,
-    group: Group,
-    resume: Resume,
-    allow_changes: Sequence[str],
-    init_text: str,
+def _train(
+    facts: RunFacts, model: nn.Module, found: Found, init_text: str, screen: Screen, stop: StopRequest
 ) -> Outcome:
     """Trains from where the run stands to its end; every way out leaves a true status.json."""
-    plan, folder = facts.plan, facts.folder
-    say = partial(_say_and_log, screen, folder)  # rank 0's; the run's own record has not begun
-    found = find_for_all(group, partial(find, facts, model, resume, allow_changes, say))
-    progress = found.progress
-    if not found.changes and group.from_first(partial(is_finished, folder, plan, progress)):
-        return _outcome(folder, progress, was_finished=True)
-    notes = group.from_first(partial(_notes_on, facts, found, progress))
-    recorder = _recorder(facts, screen, group, images[0], model)
+    plan, folder, group, start = facts.plan, facts.folder, facts.group, found.progress
+    notes = group.from_first(partial(_notes_on, facts, found))
+    # Not before: the device may be full of another run that trains in this folder, and a finished run needs none.
+    model = placed(model, plan, torch.device(facts.machine.device or "cpu"))
+    recorder = (RunRecorder if group.is_first else QuietRecorder)(facts, screen, start.step)
     stop.begin()  # from here on a signal lets the step end, and the state is saved
-    with _ending_well(recorder, plan, folder):
-        recorder.begin(progress.step, found.changes, [init_text, *notes])
-        info = run_info(facts, progress, screen)
-        loop = build_loop(plan, model, images, info, recorder, AgreedStop(stop, group), group)
+    with _ending_well(recorder, facts):
+        recorder.begin(found.changes, [init_text, *notes])
+        info = run_info(facts, start, screen)
+        loop = build_loop(plan, model, facts.images, info, recorder, AgreedStop(stop, group), group)
         if found.content is not None:
             loop.restore(found.content, found.path)
-        del found  # its tensors would take memory as long as the run lasts
+            found.content.clear()  # its tensors would take memory as long as the run lasts
         recorder.open_loggers(info)
-        start_step, progress = progress.step, loop.progress
         with advising(recorder, plan, folder.path):
             loop.run()
         recorder.finish(loop.state)
-        check_is_complete(loop, stop, start_step, folder)
+        check_is_complete(loop, stop, start.step, folder)
         recorder.leave_results(loop.state)
-    return _outcome(folder, progress)
+    return _outcome(folder, loop.progress)
 
 
 @contextlib.contextmanager
-def _opened(folder: RunFolder, screen: Screen, group: Group) -> Iterator[None]:
+def _opened(facts: RunFacts, screen: Screen) -> Iterator[None]:
     """Inside, rank 0 holds the run folder; what ends the run is in its train.log."""
-    with folder.opened(screen.say) if group.is_first else contextlib.nullcontext():
+    with facts.folder.opened(screen.say) if facts.group.is_first else contextlib.nullcontext():
         try:
             yield
         except ConvrunError as error:
@@ -159,26 +148,19 @@ def _opened(folder: RunFolder, screen: Screen, group: Group) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending_well(recorder: Recorder, plan: Plan, folder: RunFolder) -> Iterator[None]:
+def _ending_well(recorder: Recorder, facts: RunFacts) -> Iterator[None]:
     """Whatever ends the run inside is recorded."""
     try:
         yield
     except KeyboardInterrupt as error:  # a second Ctrl-C
         recorder.fail(error)
-        is_over = recorder.step >= plan.total_steps
+        is_over = recorder.step >= facts.plan.total_steps
         where = "after the last step" if is_over else f"in the midst of step {recorder.step + 1}"
-        raise Interrupted(f"stopped at once, {where}; go on from the last checkpoint with: {go_on(folder)}") from error
+        command = go_on(facts.folder)
+        raise Interrupted(f"stopped at once, {where}; go on from the last checkpoint with: {command}") from error
     except BaseException as error:
         recorder.fail(error)
         raise
-
-
-def _recorder(
-    facts: RunFacts, screen: Screen, group: Group, images: ImageSet, model: nn.Module
-) -> RunRecorder | QuietRecorder:
-    if group.is_first:
-        return RunRecorder(facts, screen, group, images, sum(p.numel() for p in model.parameters()))
-    return QuietRecorder(facts, screen, group)
 
 
 def _say_and_log(screen: Screen, folder: RunFolder, text: str) -> None:
@@ -186,11 +168,11 @@ def _say_and_log(screen: Screen, folder: RunFolder, text: str) -> None:
     screen.say(text)
 
 
-def _notes_on(facts: RunFacts, found: Found, progress: Progress) -> list[str]:
+def _notes_on(facts: RunFacts, found: Found) -> list[str]:
     """What allowed changes do to the schedule; raises RunFolderError if there is nothing that they could change."""
-    notes = schedule_changes(facts.folder, facts.plan, facts.machine, found.changes, progress.step)
-    if found.content is not None and found.changes:
-        check_has_effect(facts.folder, facts.plan, progress, found.changes)
+    notes = schedule_changes(facts.folder, facts.plan, facts.machine, found.changes, found.progress.step)
+    if found.changes:
+        check_has_effect(facts.folder, facts.plan, found.progress, found.changes)
     return notes
 
 

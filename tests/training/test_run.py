@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -214,12 +216,13 @@ def test_weights_that_could_not_be_written_are_made_up_for(train, tmp_path, monk
     assert status(tmp_path / "run")["state"] == "finished"
 
 
-def test_a_finished_run_started_again_says_so_and_changes_nothing(train, tmp_path):
+def test_a_finished_run_started_again_says_so_and_changes_nothing(train, tmp_path, monkeypatch):
     def times():
         files = (path for path in (tmp_path / "run").rglob("*") if not is_lock_file(path.name))
         return {path: path.stat().st_mtime_ns for path in files}
 
     first, before = train(), times()
+    monkeypatch.setattr("convrun.training.run.placed", fail(AssertionError("it needs no device")))
     again = train()
     assert again.was_finished
     assert (again.top1, again.step) == (first.top1, 16)
@@ -289,6 +292,23 @@ def test_stopping_before_the_first_step_is_no_loss(train, saved, tmp_path, monke
     monkeypatch.undo()
     assert saved(tmp_path / "run")["/state/step"] == 0
     assert train().step == 16
+
+
+def test_while_a_run_trains_nothing_holds_the_checkpoint_that_it_goes_on_from(train, tmp_path, monkeypatch):
+    """On every rank its weights and their EMA; the moments are the optimizer's then."""
+    with pytest.raises(Preempted):
+        train(at={6: lambda: signal.raise_signal(signal.SIGTERM)})
+    load, loaded, alive = checkpoints.load, [], []
+
+    def remember(path):
+        content = load(path)
+        loaded.extend(weakref.ref(tensor) for part in ("model", "ema") for tensor in content[part].values())
+        return content
+
+    monkeypatch.setattr(checkpoints, "load", remember)
+    train(at={7: lambda: alive.extend(tensor() for tensor in loaded)})
+    assert len(alive) > 50
+    assert all(tensor is None for tensor in alive)
 
 
 def test_paths_with_spaces_can_be_pasted(train_in, tmp_path):

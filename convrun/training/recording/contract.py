@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from convrun.contracts.data import ImageSet
 from convrun.contracts.logger import RunInfo
 from convrun.contracts.metrics import Row
 from convrun.data.skipped import SkippedImage
+from convrun.distributed.group import Group
 from convrun.plan import Machine, Plan
 from convrun.recipe import Recipe
 from convrun.run_folder import RunFolder
@@ -27,14 +29,28 @@ class RunFacts:
         plan: for this machine.
         machine: where it runs.
         folder: the run folder.
-        data: what a checkpoint remembers of the data: class names, how many images there are.
+        group: all ranks.
+        images: the training and the validation split.
+        parameters: of the model, how many.
     """
 
     recipe: Recipe
     plan: Plan
     machine: Machine
     folder: RunFolder
-    data: dict[str, Any]
+    group: Group
+    images: tuple[ImageSet, ImageSet]
+    parameters: int
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the data: the class map, and how many images there are."""
+        train_set, val_set = self.images
+        return {
+            "class_names": list(train_set.class_names),
+            "train_images": len(train_set),
+            "val_images": len(val_set),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +90,8 @@ class Recorder(Protocol):
     step: int
     dump: str
 
-    def begin(self, step: int, changes: Changes, notes: Sequence[str]) -> None:
-        """The run starts, or goes on after `step` with some allowed changes; `notes` are lines for the user."""
+    def begin(self, changes: Changes, notes: Sequence[str]) -> None:
+        """The run starts, or goes on with some allowed changes; `notes` are lines for the user."""
 
     def open_loggers(self, info: RunInfo) -> None:
         """The state is restored: loggers drop what an earlier process wrote beyond it."""

@@ -8,7 +8,6 @@ from convrun.contracts.logger import RunInfo
 from convrun.contracts.metrics import Row
 from convrun.data.skipped import SkippedImage
 from convrun.display.screen import Screen
-from convrun.distributed.group import Group
 from convrun.distributed.meeting.rank_log import print_to_log
 from convrun.process.device import device_text
 from convrun.training.recording.contract import Changes, NonFiniteStep, RunFacts
@@ -22,22 +21,20 @@ class QuietRecorder:
     Args:
         facts: what the run is.
         screen: where lines go; from `begin` on a log of this rank's own.
-        group: all ranks.
+        step: where the run stands.
     """
 
     dump = ""
-    step = 0
 
-    def __init__(self, facts: RunFacts, screen: Screen, group: Group) -> None:
-        self.facts, self.screen, self.group = facts, screen, group
+    def __init__(self, facts: RunFacts, screen: Screen, step: int) -> None:
+        self.facts, self.screen, self.group, self.step = facts, screen, facts.group, step
         self._unshared: list[SkippedImage] = []  # images that rank 0 does not know of yet
 
-    def begin(self, step: int, changes: Changes, notes: Sequence[str]) -> None:
+    def begin(self, changes: Changes, notes: Sequence[str]) -> None:
         """Waits for rank 0, which makes the folder a run's, then prints to a log of its own."""
-        self.step = step
         self.group.wait()
         print_to_log(self.facts.folder.path, self.group.world)
-        how = f"goes on after step {step}" if step else "starts"
+        how = f"goes on after step {self.step}" if self.step else "starts"
         world = self.group.world
         self.say(f"rank {world.rank} of {world.size} on {world.host} {how} on {device_text(self.facts.machine)}")
 
@@ -47,7 +44,7 @@ class QuietRecorder:
     def log(self, row: Row) -> None:
         """Rank 0 has the same row; it is told of images that could not be read."""
         unshared, self._unshared = self._unshared, []
-        share_skipped(self.group, self.facts, None, unshared)
+        share_skipped(self.facts, None, unshared)
 
     def say(self, text: str) -> None:
         """A line in this rank's log."""
@@ -79,7 +76,7 @@ class QuietRecorder:
     def finish(self, state: RunState) -> None:
         """Tells the last of what it has met, and gives its share of the state once more if rank 0 asks for it."""
         unshared, self._unshared = self._unshared, []
-        share_skipped(self.group, self.facts, None, unshared)
+        share_skipped(self.facts, None, unshared)
         if not state.is_whole and self.group.from_first(lambda: False):
             state.state_dict()
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from convrun.contracts.data import ImageSet
 from convrun.contracts.logger import Logger, RunInfo
 from convrun.contracts.metrics import Row, notice, with_checkpoint_wait, with_skipped
 from convrun.data.skipped import SkippedImage, SkippedImages
 from convrun.display.screen import Screen
 from convrun.distributed.failing.failure import Failure
-from convrun.distributed.group import Group
 from convrun.errors import RunFolderError
 from convrun.files.writing import explained
 from convrun.plan import checkpoint_bytes, kept_checkpoints, warnings
@@ -32,9 +30,7 @@ class RunRecorder:
     Args:
         facts: what the run is.
         screen: where lines for the user go.
-        group: all ranks.
-        images: the training split, to name the images of a non-finite step.
-        parameters: of the model; says how much room checkpoints need.
+        step: where the run stands.
 
     Attributes:
         step: optimizer steps done.
@@ -42,10 +38,8 @@ class RunRecorder:
         dump: where the last non-finite step is recorded, in words.
     """
 
-    def __init__(self, facts: RunFacts, screen: Screen, group: Group, images: ImageSet, parameters: int) -> None:
-        self.facts, self.screen, self.group = facts, screen, group
-        self._images, self._parameters = images, parameters
-        self.step = 0
+    def __init__(self, facts: RunFacts, screen: Screen, step: int) -> None:
+        self.facts, self.screen, self.group, self.step = facts, screen, facts.group, step
         self._loggers: list[Logger] = []
         plan, folder = facts.plan, facts.folder
         self.skipped = SkippedImages(
@@ -57,12 +51,11 @@ class RunRecorder:
         self.checkpointer = Checkpointer(facts, self._flush, screen.say)
         self.dump = ""
 
-    def begin(self, step: int, changes: Changes, notes: Sequence[str]) -> None:
+    def begin(self, changes: Changes, notes: Sequence[str]) -> None:
         """Writes what the folder says of the run, and tells the user where it is."""
-        plan, folder = self.facts.plan, self.facts.folder
-        self.step = step
+        plan, folder, step = self.facts.plan, self.facts.folder, self.step
         if step == 0:
-            size = 4 * self._parameters
+            size = 4 * self.facts.parameters
             per_checkpoint = checkpoint_bytes(plan) or 4 * size
             folder.check_space(per_checkpoint * kept_checkpoints(plan) + 4 * size)
         device = device_text(self.facts.machine)
@@ -88,7 +81,7 @@ class RunRecorder:
 
     def log(self, row: Row) -> None:
         """A row for every logger; an evaluation without some images says so."""
-        share_skipped(self.group, self.facts, self.skipped, [])
+        share_skipped(self.facts, self.skipped, [])
         self.facts.folder.check_held()
         row = with_skipped(row, self.facts.plan.val_images)
         row = with_checkpoint_wait(row, self.checkpointer.take_share)
@@ -107,7 +100,7 @@ class RunRecorder:
 
     def note_non_finite(self, step: NonFiniteStep) -> None:
         """Records the step; one that is skipped is said."""
-        self.dump = write_dump(self.facts.folder, step, self.facts.plan, self._images)
+        self.dump = write_dump(self.facts.folder, step, self.facts.plan, self.facts.images[0])
         if step.is_skipped:
             self.say(f"step {step.step} is skipped: {step.what}; {self.dump}")
 
@@ -131,7 +124,7 @@ class RunRecorder:
 
     def finish(self, state: RunState) -> None:
         """Brings all that was trained and logged to the disk."""
-        share_skipped(self.group, self.facts, self.skipped, [])
+        share_skipped(self.facts, self.skipped, [])
         if not state.is_whole:  # the others give their shares once more if the state is to be saved once more
             self.group.from_first(self.checkpointer.is_to_try_again)
         self.checkpointer.finish(state)
@@ -193,9 +186,9 @@ class RunRecorder:
         self.skipped.flush()
 
 
-def share_skipped(group: Group, facts: RunFacts, known: SkippedImages | None, unshared: list[SkippedImage]) -> None:
+def share_skipped(facts: RunFacts, known: SkippedImages | None, unshared: list[SkippedImage]) -> None:
     """Tells rank 0, which lists them, of the images that the other ranks could not read; collective."""
-    if group.size > 1 and facts.plan.data.settings.bad_images == "skip":
-        for images in group.from_all(unshared):
+    if facts.group.size > 1 and facts.plan.data.settings.bad_images == "skip":
+        for images in facts.group.from_all(unshared):
             if known is not None:
                 known.add(images)

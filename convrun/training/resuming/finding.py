@@ -11,7 +11,6 @@ from typing import Any, Literal
 from torch import nn
 
 from convrun import checkpoints
-from convrun.contracts.data import ImageSet
 from convrun.distributed.group import Group
 from convrun.errors import CheckpointError, DamagedCheckpoint, RunFolderError, UsageError
 from convrun.plan import Machine, Plan
@@ -229,12 +228,3 @@ def check_has_effect(folder: RunFolder, plan: Plan, progress: Progress, changes:
         f"{keys}, and nothing was changed. Make it longer as well (training.epochs=... --allow-change "
         f"training.epochs), or begin another run from its weights: init.from={weights} --output ANOTHER_FOLDER"
     )
-
-
-def data_facts(train_set: ImageSet, val_set: ImageSet) -> dict[str, Any]:
-    """What a checkpoint remembers of the data: the class map, and how many images there are."""
-    return {
-        "class_names": list(train_set.class_names),
-        "train_images": len(train_set),
-        "val_images": len(val_set),
-    }
