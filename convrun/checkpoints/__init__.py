@@ -4,7 +4,7 @@ They hold plain tensors and JSON-able values, so `torch.load(weights_only=True)`
 """
 
 from convrun.checkpoints.files import FORMAT, PARTS, damaged_in, path_of, point, save, set_aside, steps_in
-from convrun.checkpoints.reading import check_same_tensors, load
+from convrun.checkpoints.reading import begin_from, check_same_tensors, load
 from convrun.checkpoints.retention import keep_only
 from convrun.checkpoints.tensors import copied
 from convrun.checkpoints.writer import BackgroundWriter
@@ -13,6 +13,7 @@ __all__ = [
     "FORMAT",
     "PARTS",
     "BackgroundWriter",
+    "begin_from",
     "check_same_tensors",
     "copied",
     "damaged_in",

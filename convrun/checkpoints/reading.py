@@ -84,8 +84,7 @@ def _check_parts(path: Path, content: Any) -> None:
     if content["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {content['format']}, and this convrun goes on from format {FORMAT}; finish the run "
-            "with the version that began it, or begin another from its weights: init.from="
-            f"{shlex.quote(str(path))} --output ANOTHER_FOLDER"
+            f"with the version that began it, or begin another from its weights: {begin_from(path)}"
         )
     parts = [content.get(name) for name in PARTS]
     maps = [part for name, part in zip(PARTS, parts, strict=True) if name != "ema" or part is not None]
@@ -98,6 +97,13 @@ def _check_parts(path: Path, content: Any) -> None:
     # A tensor may name one number of the file as a million of its own.
     if bytes_of(content) > path.stat().st_size:
         raise CheckpointError(f"{path} is no checkpoint of a convrun run: its tensors are larger than the file")
+
+
+def begin_from(path: Path, *overrides: str) -> str:
+    """The command that begins another run from a checkpoint's weights; the user names the folder."""
+    recipe = path.parent.parent / "recipe.yaml"  # where the checkpoint lies in a run folder
+    words = ["convrun", "run", str(recipe) if recipe.is_file() else "RECIPE", *overrides, f"init.from={path}"]
+    return shlex.join([*words, "--output", "ANOTHER_FOLDER"])
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from convrun import checkpoints
 from convrun.errors import CheckpointError, RunFolderError
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
@@ -72,11 +73,11 @@ def _refuse_other_batch(folder: RunFolder, changes: list[tuple[str, Any, Any]]) 
     """A step is so many images: with another number, the steps done, the epoch and the schedule mean nothing more."""
     for key, old, new in changes:
         if key == "training.batch_size":
-            weights = shlex.quote(str(folder.checkpoints / "latest"))
+            command = checkpoints.begin_from(folder.checkpoints / "latest", f"{key}={new}")
             raise RunFolderError(
                 f"training.batch_size: {old} before, {new} now; it cannot change in the midst of a run, which counts "
                 f"its images, epochs and schedule in steps of {old} images. Keep it, or begin another run from this "
-                f"one's weights: init.from={weights} --output ANOTHER_FOLDER"
+                f"one's weights: {command}"
             )
 
 

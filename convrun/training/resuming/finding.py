@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -222,9 +221,9 @@ def check_has_effect(folder: RunFolder, plan: Plan, progress: Progress, changes:
     if progress.step < plan.total_steps or is_evaluation_due or not is_as_long:
         return
     keys = ", ".join(key for key, _, _ in changes)
-    weights = shlex.quote(str(folder.checkpoints / "latest"))
+    command = checkpoints.begin_from(folder.checkpoints / "latest", f"{changes[0][0]}=...")
     raise RunFolderError(
         f"the run in {folder.path} has done its {plan.total_steps:,} steps: nothing is left to train with another "
         f"{keys}, and nothing was changed. Make it longer as well (training.epochs=... --allow-change "
-        f"training.epochs), or begin another run from its weights: init.from={weights} --output ANOTHER_FOLDER"
+        f"training.epochs), or begin another run from its weights: {command}"
     )

@@ -106,7 +106,8 @@ def test_another_batch_is_refused_even_where_it_is_allowed_with_the_way_that_wor
     with pytest.raises(
         RunFolderError,
         match=r"training\.batch_size: 8 before, 16 now; it cannot change in the midst of a run, .* in steps of 8 "
-        r"images\. Keep it, or .* init\.from=.*/checkpoints/latest --output",
+        r"images\. Keep it, or .*: convrun run \S*/recipe\.yaml training\.batch_size=16 "
+        r"init\.from=\S*/checkpoints/latest --output ANOTHER_FOLDER$",
     ):
         check_unchanged(began, tiny("training.batch_size=16"), allowed)
 
@@ -167,7 +168,8 @@ def test_a_change_that_a_finished_run_has_no_steps_left_for_is_refused_and_chang
     with pytest.raises(
         RunFolderError,
         match=r"has done its 16 steps: nothing is left to train with another optimizer\.weight_decay, and nothing was "
-        r"changed\. Make it longer .*training\.epochs=\.\.\. --allow-change training\.epochs.*init\.from=.*--output",
+        r"changed\. Make it longer .*training\.epochs=\.\.\. --allow-change training\.epochs.*: convrun run "
+        r"\S*/recipe\.yaml optimizer\.weight_decay=\.\.\. init\.from=\S*/checkpoints/latest --output ANOTHER_FOLDER$",
     ):
         train("optimizer.weight_decay=0.1", allow_changes=["optimizer.weight_decay"])
     assert {p: p.read_bytes() for p in before} == before

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import zlib
 
 import pytest
+import torch
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError, Preempted, RunFolderError
@@ -130,6 +132,21 @@ def test_what_is_no_checkpoint_is_answered_with_a_message(put, message, stopped,
         train(KEEP_ALL)
     path.rmdir() if path.is_dir() else path.unlink()
     assert train(KEEP_ALL).step == 16
+
+
+def test_the_command_that_begins_another_run_from_a_checkpoint_of_another_format_works(stopped, convrun, tmp_path):
+    path = stopped / "checkpoints" / "latest"
+    (stopped / "checkpoints" / "latest").resolve().rename(path.parent / "step-14.pt")
+    save_sealed(torch.load(path.parent / "step-14.pt", weights_only=True) | {"format": 1}, path.parent / "step-14.pt")
+    rest = ("--no-plugins", "--device", "cpu")
+    code, _, errors = convrun("run", stopped, *rest)
+    assert code == 1
+    assert errors.count("error: ") == 1
+    command = shlex.split(errors[errors.index("convrun run ") :])
+    assert command[-2:] == ["--output", "ANOTHER_FOLDER"]
+    code, _, errors = convrun(*command[1:-1], tmp_path / "another", *rest)
+    assert code == 0, errors
+    assert "tensors loaded from step-14.pt" in (tmp_path / "another" / "train.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["latest", "best"])
