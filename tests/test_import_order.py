@@ -11,8 +11,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "convrun"
 # From the ground up, each room on the lowest floor that what it needs allows; the files of convrun/ itself are "".
 FLOORS = (
-    ("", "errors", "models", "randomness", "text"),
-    ("augment", "files", "keys", "process"),
+    ("", "errors", "randomness", "text"),
+    ("augment", "files", "keys", "models", "process"),
     ("contracts", "run_folder"),
     ("checkpoints", "registry"),
     ("distributed", "plugins"),

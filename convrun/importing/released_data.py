@@ -53,10 +53,7 @@ def _put_weights(t: Translation) -> None:
         t.put("init.weights", "model_key", "model")
     else:
         t.refuse("model_key", "convrun finds the weights under model, module or model_ema by itself")
-    if t.given["model_prefix"] not in ("", "module."):
-        t.refuse("model_prefix", "convrun strips module. and _orig_mod. only")
-    else:
-        t.no_effect("model_prefix", "convrun strips module. by itself")
+    t.no_effect("model_prefix", "convrun takes a prefix off by itself, whatever it is")
 
 
 def classes_of_checkpoint(path: str) -> int | None:

@@ -94,7 +94,7 @@ def run(
         check_takes_images(
             model, plan.input_size, plan.model.name, num_classes=plan.num_classes, micro_batch=plan.micro_batch
         )
-        init_text = load_first_weights(model, plan, folder, group)
+        init_text = load_first_weights(model, plan, images[0].class_names, folder, group)
         facts = RunFacts(recipe, plan, machine, folder, group, images, sum(p.numel() for p in model.parameters()))
         screen = screen or Screen()
         with _opened(facts, screen):
@@ -265,11 +265,13 @@ def check_counts(plan: Plan, train_set: ImageSet, val_set: ImageSet) -> None:
             )
 
 
-def load_first_weights(model: nn.Module, plan: Plan, folder: RunFolder, group: Group) -> str:
+def load_first_weights(
+    model: nn.Module, plan: Plan, class_names: Sequence[str], folder: RunFolder, group: Group
+) -> str:
     """Loads what `init` names into a new run's model, on the CPU; returns a line about it."""
     # A run that goes on has its weights in the checkpoint; the file it began with may be gone by then.
     is_new = group.from_first(lambda: not checkpoints.steps_in(folder.checkpoints))
     if not is_new or plan.init is None:
         return ""
     with group.one_of_each_node_first():  # it may have to be downloaded
-        return load_initial(model, plan.init, plan.num_classes)
+        return load_initial(model, plan.init, plan.num_classes, class_names)

@@ -136,18 +136,29 @@ def facts_beside(path: Path) -> ModelFacts | None:
 def class_names_in(path: Path) -> tuple[str, ...]:
     """A `classes.json`: the names of the classes, in label order.
 
+    It is a list of names; from other programs also a map from names to labels, or from labels to names.
+
     Raises:
         CheckpointError: it cannot be read, or holds something else.
     """
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is no JSON ({error}); {_LIST}") from error
+    names = _by_label(found) if isinstance(found, dict) else found
     if not _is_names(names):
         raise CheckpointError(f"{path} holds something else than class names; {_LIST}")
     return tuple(names)
+
+
+def _by_label(found: dict[str, Any]) -> list[Any]:
+    """A map's names in label order; nothing if its labels are not 0, 1, 2, ..."""
+    labels = list(found.values()) if all(type(value) is int for value in found.values()) else list(found)
+    names = list(found) if labels and type(labels[0]) is int else list(found.values())
+    pairs = sorted((int(label), name) for label, name in zip(labels, names, strict=True) if str(label).isdecimal())
+    return [name for _, name in pairs] if [label for label, _ in pairs] == list(range(len(found))) else []
 
 
 def _check(facts: ModelFacts, shown: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,16 @@ from convrun.errors import ModelError
 from convrun.recipe.sections import Init
 from convrun.text.wording import listed
 from convrun.weights.architecture import architecture_text
+from convrun.weights.classes import are_comparable, rows_of_head, with_rows
 from convrun.weights.matching import Match, essential_shape, ignoring, is_counter, is_known_extra, matched
-from convrun.weights.reading import read_weights
+from convrun.weights.reading import read_weights_and_classes
 from convrun.weights.sources import located, name_of
 
 # Weights pre-trained without labels have no head, and no norm before it.
 FINAL_NORMS = ("head.norm.", "norm.", "fc_norm.")
 
 
-def load_initial(model: nn.Module, init: Init, num_classes: int) -> str:
+def load_initial(model: nn.Module, init: Init, num_classes: int, class_names: Sequence[str] | None = None) -> str:
     """Loads what `init` names into a model that was just built, and scales its head if that is new.
 
     A new head is the one the model was built with, so it follows from the run's seed. On the meta device nothing is
@@ -30,20 +31,22 @@ def load_initial(model: nn.Module, init: Init, num_classes: int) -> str:
         model: with the weights it was built with, on the CPU or the meta device.
         init: the recipe's section.
         num_classes: size of the model's head.
+        class_names: of the data, in label order. A head that is kept is put into their order if the file names its
+            classes; None: they are not known, and nothing is compared.
 
     Returns:
         One line: how many tensors were loaded, from where, and which are new.
 
     Raises:
         CheckpointError: the file is not there, cannot be read, or lacks the weights asked for.
-        ModelError: the weights do not fit the model.
+        ModelError: the weights do not fit the model, or a head that is kept is of other classes.
     """
     head = _head_of(model, num_classes)
     is_new_head = init.from_ is None or init.head == "reinit"
     if not head and is_new_head and (init.head_init_scale != 1 or init.head == "reinit"):
         message = f"init: no layer of {type(model).__name__} has {num_classes:,} outputs, so its head cannot be told"
         raise ModelError(f"{message}; leave head and head_init_scale out")
-    line = "init: all weights are new" if init.from_ is None else _load(model, init, head)
+    line = "init: all weights are new" if init.from_ is None else _load(model, init, head, class_names)
     if is_new_head and init.head_init_scale != 1:
         with torch.no_grad():
             for tensor in _heads_tensors(model, head).values():
@@ -52,11 +55,12 @@ def load_initial(model: nn.Module, init: Init, num_classes: int) -> str:
     return line
 
 
-def _load(model: nn.Module, init: Init, head: Collection[str]) -> str:
+def _load(model: nn.Module, init: Init, head: Collection[str], class_names: Sequence[str] | None) -> str:
     assert init.from_ is not None
     name, own = name_of(init.from_), model.state_dict()
     own_head = _heads_tensors(model, head)
-    state, ignored = _without_ignored(name, read_weights(located(init.from_, init.sha256), init.weights), init.ignore)
+    state, their_classes = read_weights_and_classes(located(init.from_, init.sha256), init.weights)
+    state, ignored = _without_ignored(name, state, init.ignore)
     try:
         match = matched(state, own, [key for key in own if key not in own_head])
     except ModelError as error:
@@ -73,12 +77,17 @@ def _load(model: nn.Module, init: Init, head: Collection[str]) -> str:
         left_out = _check_fit(name, match, own, counters, is_new_head=False)
         new = set()
     given = {key: tensor for key, tensor in match.tensors.items() if key in own and key not in new}
+    classes = ""
+    if init.head == "keep" and their_classes and class_names:
+        classes, ordered = _head_in_order(name, {key: given[key] for key in own_head}, their_classes, class_names)
+        given |= ordered
     _check_finite(name, given)
     with torch.no_grad():
         for key, tensor in given.items():
             own[key].copy_(tensor.reshape(own[key].shape))
     how = [match.layout] + [f"without the prefix {match.prefix}"] * bool(match.prefix)
-    how += [f"head from {other_head}"] * bool(other_head) + ["EMA"] * (init.weights == "ema")
+    how += [f"head from {other_head}"] * bool(other_head)
+    how += [classes] * bool(classes) + ["EMA"] * (init.weights == "ema")
     return (
         f"init: {len(given)} tensors loaded from {name} ({', '.join(how)})"
         + (f", {len(new)} made new: {', '.join(k for k in own if k in new)}" if new else "")
@@ -86,6 +95,19 @@ def _load(model: nn.Module, init: Init, head: Collection[str]) -> str:
         + (f", {len(left_out)} of the file left out: {_sample(left_out)}" if left_out else "")
         + (f", {len(ignored)} ignored: {_sample(ignored)}" if ignored else "")
     )
+
+
+def _head_in_order(
+    name: str, head: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
+) -> tuple[str, dict[str, Tensor]]:
+    """What is to be told of a head's classes, and its tensors with a row a class in the order of the data."""
+    if not are_comparable(theirs, ours):
+        return "classes not compared: numbers stand for names", {}
+    rows = rows_of_head(name, theirs, ours)
+    if rows is None:
+        return "", {}
+    num_classes = next(iter(head.values())).shape[0]
+    return "head put into the data's order of classes", with_rows(name, head, rows, num_classes)
 
 
 def _without_ignored(

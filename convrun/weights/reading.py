@@ -7,6 +7,8 @@ code (which pickled its `argparse.Namespace` along) and others that keep state d
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import pickle
 import re
 import zipfile
@@ -20,6 +22,7 @@ from torch import Tensor
 from convrun.contracts.metrics import Weights
 from convrun.errors import CheckpointError
 from convrun.text.wording import first_line
+from convrun.weights.facts import class_names_in
 
 Kind = Literal["safetensors", "torch"]
 
@@ -46,7 +49,28 @@ def read_weights(path: Path, weights: Weights = "model", shown: str = "") -> dic
         CheckpointError: it is no file of weights, is damaged, would run code, or lacks the weights asked for.
     """
     shown = shown or str(path)
+    return _chosen(_content(path, shown), weights, shown)
+
+
+def read_weights_and_classes(
+    path: Path, weights: Literal["model", "ema"] = "model", shown: str = ""
+) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """As `read_weights`, with the names of the classes in label order; None if neither the file nor a `classes.json`
+    beside it names them.
+
+    Raises:
+        CheckpointError: as `read_weights`, or the `classes.json` is no list of names.
+    """
+    shown = shown or str(path)
     content = _content(path, shown)
+    names = _class_names(content, metadata_of(path, shown))
+    beside = path.parent / "classes.json"
+    if names is None and beside.is_file():
+        names = class_names_in(beside)
+    return _chosen(content, weights, shown), names
+
+
+def _chosen(content: Any, weights: Literal["model", "ema"], shown: str) -> dict[str, Tensor]:
     states = _states(content)
     model, ema = _model_of(states), _ema_of(states)
     if model is None and ema is None:
@@ -64,6 +88,21 @@ def read_weights(path: Path, weights: Weights = "model", shown: str = "") -> dic
         raise CheckpointError(f"{shown} holds no EMA, only the model's own weights; set init.weights=model")
     # convrun's averages leave out what cannot be averaged, such as counters: the model's own values stand in.
     return model | ema if model is not None and ema.keys() <= model.keys() else ema
+
+
+def _class_names(content: Any, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """As safetensors' metadata have them, a checkpoint of convrun's, or one of MMPretrain's."""
+    found: Any = None
+    if "class_names" in metadata:
+        with contextlib.suppress(ValueError):
+            found = json.loads(metadata["class_names"])
+    for entries in (("data", "class_names"), ("meta", "dataset_meta", "classes"), ("meta", "CLASSES")):
+        if found is None:
+            found = content
+            for entry in entries:
+                found = found.get(entry) if isinstance(found, Mapping) else None
+    is_names = isinstance(found, list | tuple) and found and all(isinstance(name, str) for name in found)
+    return tuple(found) if is_names else None
 
 
 def metadata_of(path: Path, shown: str = "") -> dict[str, str]:

@@ -75,7 +75,7 @@ TOLD = {
     "model_ema_force_cpu": ("--model_ema_force_cpu true", "stays the same"),
     "resplit": ("--resplit true", "never uses it"),
     "mixup_mode": ("--mixup_mode batch", "convrun's way"),
-    "model_prefix": ("--model_prefix module. --finetune a.pth", "strips module."),
+    "model_prefix": ("--model_prefix backbone. --finetune a.pth", "takes a prefix off by itself"),
     "weight_decay_end": ("--weight_decay_end 0.05", "equals --weight_decay"),
     "output_dir": ("--output_dir /out", "convrun run THIS.yaml --output /out"),
     "log_dir": ("--log_dir /logs", "in the run folder"),
@@ -117,7 +117,6 @@ ALSO_REFUSED = [
     ("--model resnet50", "the released code has convnext_tiny"),
     ("--model convnext_tinny", "did you mean convnext_tiny?"),
     ("--finetune a.pth --model_key state_dict", "model, module or model_ema"),
-    ("--finetune a.pth --model_prefix backbone.", "strips module."),
     ("--data_set image_folder --data_path /d", "--eval_data_path, which is missing"),
     ("--data_set image_folder --data_path d --eval_data_path /e", "no folder in common"),
     # what the recipe's own checks refuse is told by the flag

@@ -122,7 +122,7 @@ def test_metadata_that_convrun_did_not_write_are_refused(key, value):
         facts_in(metadata, "w")
 
 
-@pytest.mark.parametrize("text", ["", "[", '{"a": 0}', "[1, 2]", "[]"])
+@pytest.mark.parametrize("text", ["", "[", '{"a": 1}', "[1, 2]", "[]"])
 def test_a_list_of_classes_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "classes.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"(?s)classes\.json .*write the list of their names in label order"):
