@@ -76,7 +76,7 @@ def main() -> None:
         os.environ["CONVRUN_CACHE"] = f"{root}/cache"
         images = make_jpegs(options.images)
         write(root, images)
-        shards = scan_splits(name, {"train": "train-*.parquet"}, "image", "label")[1]["train"]
+        shards = scan_splits(name, "train-*.parquet", None, "image", "label")["train"].shards
         started = time.perf_counter()
         copies = with_copies(shards)
         size = sum(map(len, images))

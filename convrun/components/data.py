@@ -15,7 +15,7 @@ from convrun.registry import register
 if TYPE_CHECKING:
     from convrun.contracts.data import ImageSet
     from convrun.data.sets.image_folder import FolderScan
-    from convrun.data.sets.parquet_scan import Shard
+    from convrun.data.sets.parquet_scan import Split
 
 Patterns = str | tuple[str, ...]
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.npz"
@@ -130,10 +130,11 @@ def npz_facts(**keys: Any) -> DataFacts:
 
 def measure_npz(path: str, **declared: int | None) -> DataFacts:
     """What the file's labels say (this imports numpy); a DataError if the recipe declares something else."""
-    from convrun.data.sets.npz import count_npz
+    from convrun.data.sets.npz import scan_npz
 
     _need("path", path)
-    found = DataFacts(*count_npz(path, declared["num_classes"]))
+    scan = scan_npz(path, declared["num_classes"])
+    found = DataFacts(len(scan.class_names), len(scan.labels["train"]), len(scan.labels["val"]))
     check_declared(path, found, **declared)
     return found
 
@@ -189,15 +190,13 @@ def measure_parquet(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
 
 def _scanned_parquet(
     root: str, train: Patterns, val: Patterns, image_column: str, label_column: str, **declared: int | None
-) -> tuple[DataFacts, tuple[str, ...], dict[str, list[Shard]]]:
+) -> tuple[DataFacts, dict[str, Split]]:
     from convrun.data.sets.parquet_scan import scan_splits
 
-    splits = {"train": train, "val": val}
-    names, shards = scan_splits(root, splits, image_column, label_column, declared["num_classes"])
-    counts = {split: sum(len(shard.labels) for shard in of_split) for split, of_split in shards.items()}
-    found = DataFacts(len(names), counts["train"], counts["val"])
+    splits = scan_splits(root, train, val, image_column, label_column, declared["num_classes"])
+    found = DataFacts(len(splits["train"].class_names), len(splits["train"]), len(splits["val"]))
     check_declared(root, found, **declared)
-    return found, names, shards
+    return found, splits
 
 
 @register("data", "parquet", facts=parquet_facts, measure=measure_parquet)
@@ -229,8 +228,8 @@ def parquet(
     from convrun.data.sets.parquet import ParquetImages
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
-    _, names, shards = _scanned_parquet(root, train, val, image_column, label_column, **declared)
-    return ParquetImages(shards[split], names, cache=cache, grey_range=_checked_range(grey_range))
+    _, splits = _scanned_parquet(root, train, val, image_column, label_column, **declared)
+    return ParquetImages(splits[split], cache=cache, grey_range=_checked_range(grey_range))
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------

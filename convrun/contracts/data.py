@@ -46,6 +46,8 @@ class BadImage(DataError):
 class ImageSet(Protocol):
     """One split of a data set: images as they are stored, with labels in `range(len(class_names))`, found by index.
 
+    Both splits have the same `class_names`, those of train; val need not have images of all of them.
+
     It is copied into loader workers, so it pickles, and `read` draws nothing at random. Decoding, and what happens to
     an image that cannot be read (again, skipped, the end of the run), is convrun's. It may have an attribute
     `grey_range: GreyRange | None`; None (or none) means 0 and 65,535.
@@ -57,7 +59,7 @@ class ImageSet(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """One name a label."""
+        """One name a label, the same in both splits."""
         ...
 
     def read(self, index: int) -> tuple[Content, int]:

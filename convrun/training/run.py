@@ -256,13 +256,20 @@ def open_data(data: Choice[Any]) -> tuple[ImageSet, ImageSet]:
 
 
 def check_counts(plan: Plan, train_set: ImageSet, val_set: ImageSet) -> None:
-    """Raises DataError if the data are not what their component told the plan."""
+    """Raises DataError if the data are not what their component told the plan, or the splits name other classes."""
     for name, images, count in (("training", train_set, plan.train_images), ("validation", val_set, plan.val_images)):
         if len(images) != count or len(images.class_names) != plan.data_classes:
             raise DataError(
                 f"data/{plan.data.name} has {len(images):,} {name} images of {len(images.class_names):,} classes, but "
                 f"the plan counts with {count:,} of {plan.data_classes:,}; correct its facts or the files"
             )
+    # Labels are positions in this list, so the same label must be the same class in both.
+    pairs = zip(train_set.class_names, val_set.class_names, strict=True)
+    if differ := next(((label, *names) for label, names in enumerate(pairs) if names[0] != names[1]), None):
+        raise DataError(
+            f"data/{plan.data.name}: label {differ[0]} is {differ[1]!r} in train, but {differ[2]!r} in val; both "
+            "splits must have the class_names of train"
+        )
 
 
 def load_first_weights(

@@ -7,6 +7,7 @@ import re
 import signal
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from convrun.recipe.consistency import differences
 from convrun.run_folder import RunFolder
 from convrun.run_folder.claim import is_lock_file
 from convrun.training.loop import Loop
+from convrun.training.run import check_counts
 from tests.sealing import save_sealed
 
 TENSORBOARD = "logging.to=[console, jsonl, tensorboard, csv]"
@@ -336,3 +338,16 @@ def test_a_model_that_cannot_take_the_images_is_told_before_there_is_a_folder(
     assert message in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "run").exists()
+
+
+def test_both_splits_name_the_same_classes():
+    class Split(list):
+        class_names = ("a", "b", "c")
+
+    class Other(Split):
+        class_names = ("a", "c", "b")
+
+    plan = SimpleNamespace(data=SimpleNamespace(name="mine"), train_images=2, val_images=1, data_classes=3)
+    check_counts(plan, Split([0, 1]), Split([0]))
+    with pytest.raises(DataError, match="data/mine: label 1 is 'b' in train, but 'c' in val; both splits must have"):
+        check_counts(plan, Split([0, 1]), Other([0]))

@@ -13,10 +13,11 @@ import functools
 import os
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convrun.contracts.data import BadImage, GreyRange
+from convrun.data.sets.classes import val_notes
 from convrun.errors import DataError
 from convrun.files.regular_file import opened
 from convrun.text.wording import printable
@@ -32,10 +33,11 @@ class FolderScan:
 
     Attributes:
         folder: `ROOT/train`.
-        class_names: the class folders, sorted.
+        class_names: the class folders of train, sorted.
         paths: the images' paths below `folder`, end to end.
         offsets: where each path starts in `paths`, and the end of the last.
         labels: each image's class.
+        notes: what a user must know of the split.
     """
 
     folder: str
@@ -43,6 +45,7 @@ class FolderScan:
     paths: bytes = field(repr=False)
     offsets: array[int] = field(repr=False)
     labels: array[int] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +64,11 @@ class ImageFolder:
     def class_names(self) -> Sequence[str]:
         """The class folders, sorted."""
         return self._scan.class_names
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user must know of the split."""
+        return self._scan.notes
 
     def read(self, index: int) -> tuple[bytes, int]:
         """The file's content, in one piece, and its label."""
@@ -84,10 +92,11 @@ class ImageFolder:
 def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "val") -> tuple[FolderScan, FolderScan]:
     """The train and val splits of a tree; without a folder of its own, val is empty.
 
-    A second call costs one look at each class folder, as long as none of them has changed.
+    Labels are those of train's classes. A second call costs one look at each class folder, as long as none of them has
+    changed.
 
     Raises:
-        DataError: a folder is missing, empty or unreadable, or the two splits have other classes.
+        DataError: a folder is missing, empty or unreadable, or val has a class that train lacks.
     """
     base = Path(root).expanduser()
     present = [entry.name for entry in _entries(base, f"set data.root=FOLDER to the one with {train_folder}/ in it")]
@@ -95,13 +104,22 @@ def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "
         if name is not None and not (base / name).is_dir():
             found = f" (it has {_some(present)})" if present else " (it is empty)"
             raise DataError(f"{base} has no folder {name}{found}; set data.root=FOLDER, or data.{key}=NAME")
-    train_classes = _list_classes(base / train_folder)
-    train = _scan(str(base / train_folder), train_classes)
+    train = _scan(str(base / train_folder), _list_classes(base / train_folder))
     if val_folder is None:
         return train, FolderScan(str(base), train.class_names, b"", array("q", [0]), array("i"))
-    val_classes = _list_classes(base / val_folder)
-    _check_same_classes(base, [name for name, _ in train_classes], [name for name, _ in val_classes])
-    return train, _scan(str(base / val_folder), val_classes)
+    val = _scan(str(base / val_folder), _list_classes(base / val_folder), may_lack=True)
+    return train, _in_classes_of(train, val, base)
+
+
+def _in_classes_of(train: FolderScan, val: FolderScan, base: Path) -> FolderScan:
+    cure = f"move some to {train.folder}/CLASS or delete {val.folder}/CLASS; or data.val_folder=null evaluation=null"
+    notes = val_notes(str(base), train.class_names, val.class_names, cure)
+    if val.class_names == train.class_names:
+        return val
+    numbers = {name: label for label, name in enumerate(train.class_names)}
+    own = [numbers[name] for name in val.class_names]
+    labels = array("i", (own[label] for label in val.labels))
+    return replace(val, class_names=train.class_names, labels=labels, notes=notes)
 
 
 def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:
@@ -132,14 +150,6 @@ def _list_classes(folder: Path) -> tuple[tuple[str, int], ...]:
     return tuple(classes)
 
 
-def _check_same_classes(base: Path, train: Collection[str], val: Collection[str]) -> None:
-    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
-    if only_train or only_val:
-        sides = [f"only in {side}: {_some(names)}" for side, names in (("train", only_train), ("val", only_val))
-                 if names]  # fmt: skip
-        raise DataError(f"train and val in {base} have other classes ({'; '.join(sides)}); give both the same folders")
-
-
 def _some(names: Collection[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"
@@ -147,23 +157,24 @@ def _some(names: Collection[str]) -> str:
 
 # The plan wants the counts, then each split is opened: the classes' times in the arguments keep the cache honest.
 @functools.lru_cache(maxsize=4)
-def _scan(folder: str, classes: tuple[tuple[str, int], ...]) -> FolderScan:
-    paths, offsets, labels, empty = bytearray(), array("q", [0]), array("i"), []
-    for label, (name, _) in enumerate(classes):
+def _scan(folder: str, classes: tuple[tuple[str, int], ...], may_lack: bool = False) -> FolderScan:
+    paths, offsets, labels = bytearray(), array("q", [0]), array("i")
+    found: list[str] = []
+    empty: list[str] = []
+    for name, _ in classes:
         before = len(labels)
         for path in _images_in(f"{folder}/{name}"):
             paths += os.fsencode(path[len(folder) + 1 :])
             offsets.append(len(paths))
-            labels.append(label)
-        if len(labels) == before:
-            empty.append(name)
-    if empty:
+            labels.append(len(found))
+        (found if len(labels) > before else empty).append(name)
+    if empty and not (may_lack and found):
         one = len(empty) == 1
         raise DataError(
             f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}; add images "
-            f"({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'} in both splits"
+            f"({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'}"
         )
-    return FolderScan(folder, tuple(name for name, _ in classes), bytes(paths), offsets, labels)
+    return FolderScan(folder, tuple(found), bytes(paths), offsets, labels)
 
 
 def _images_in(class_folder: str) -> Iterator[str]:

@@ -9,17 +9,34 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from convrun.data.sets.classes import val_notes
 from convrun.errors import DataError
 
 Array = npt.NDArray[Any]
 CURE = "set data.path=FILE to an .npz file with train_images, train_labels, val_images and val_labels"
+
+
+@dataclass(frozen=True)
+class NpzScan:
+    """What the labels of a file say.
+
+    Attributes:
+        class_names: the file's `class_names`, or the labels as text.
+        labels: of each split, int64 [n].
+        notes: of each split, what a user must know.
+    """
+
+    class_names: tuple[str, ...]
+    labels: Mapping[str, npt.NDArray[np.int64]]
+    notes: Mapping[str, tuple[str, ...]]
 
 
 class NpzImages:
@@ -27,8 +44,8 @@ class NpzImages:
 
     def __init__(self, path: str, split: str, *, num_classes: int | None = None, name: str | None = None) -> None:
         self._name, self._split = name or path, split
-        self._class_names = read_class_names(path, num_classes)
-        self._labels = _read_labels(path, split)
+        scan = scan_npz(path, num_classes)
+        self._class_names, self._labels, self.notes = scan.class_names, scan.labels[split], scan.notes[split]
         self._images = _read_images(path, split)
         if len(self._images) != len(self._labels):
             raise DataError(
@@ -53,23 +70,23 @@ class NpzImages:
         return f"{self._name} {self._split} image {index}"
 
 
-def count_npz(path: str, num_classes: int | None = None) -> tuple[int, int, int]:
-    """Classes, training images and validation images, read from the labels alone.
+def scan_npz(path: str, num_classes: int | None = None) -> NpzScan:
+    """Classes and labels, read from the labels alone.
+
+    Without `class_names` in the file, the labels say how many classes there are at least, and `num_classes` may say
+    that there are more.
 
     Raises:
         DataError: the file is missing or broken, or its labels are.
     """
-    train, val = (len(_read_labels(path, split)) for split in ("train", "val"))
-    return len(read_class_names(path, num_classes)), train, val
-
-
-def read_class_names(path: str, num_classes: int | None = None) -> tuple[str, ...]:
-    """The classes' names, checked against the labels of both splits.
-
-    Without `class_names` in the file, the labels say how many classes there are at least, and `num_classes` may say
-    that there are more.
-    """
     labels = {split: _read_labels(path, split) for split in ("train", "val")}
+    names = _class_names(path, labels, num_classes)
+    train, val = ([names[label] for label in np.unique(of_split)] for of_split in labels.values())
+    cure = "move some of them from val_images and val_labels to train_images and train_labels, or leave them out"
+    return NpzScan(names, labels, {"train": (), "val": val_notes(path, train, val, cure)})
+
+
+def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]], num_classes: int | None) -> tuple[str, ...]:
     with _opened(path) as file:
         has_names = "class_names" in file.files
     if not has_names:

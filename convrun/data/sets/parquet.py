@@ -16,7 +16,7 @@ import numpy as np
 
 from convrun.contracts.data import GreyRange
 from convrun.data.sets.parquet_copy import ArrowCopy, with_copies
-from convrun.data.sets.parquet_scan import Shard, no_bytes, only_column, pq, readable
+from convrun.data.sets.parquet_scan import Split, no_bytes, only_column, pq, readable
 
 
 class RowGroups:
@@ -55,10 +55,9 @@ def _row_group(source: RowGroups, number: int) -> Any:
 class ParquetImages:
     """One split: some files, one after the other; what it holds in memory is the labels."""
 
-    def __init__(
-        self, shards: Sequence[Shard], class_names: Sequence[str], *, cache: bool, grey_range: GreyRange | None = None
-    ) -> None:
-        self._class_names, self.grey_range = tuple(class_names), grey_range
+    def __init__(self, split: Split, *, cache: bool, grey_range: GreyRange | None = None) -> None:
+        self._class_names, self.notes, self.grey_range = split.class_names, split.notes, grey_range
+        shards = split.shards
         self._paths = tuple(shard.path for shard in shards)
         self._starts = (0, *accumulate(len(shard.labels) for shard in shards))
         self._labels = np.concatenate([shard.labels for shard in shards])

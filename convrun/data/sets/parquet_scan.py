@@ -12,7 +12,7 @@ import difflib
 import functools
 import glob
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convrun.data.sets.classes import val_notes
 from convrun.errors import DataError
 
 try:
@@ -29,7 +30,8 @@ except ImportError as missing:
     raise DataError(f"parquet files need pyarrow ({missing}); pip install 'convrun[parquet]'") from None
 
 
-__all__ = ["Shard", "first_line", "no_bytes", "only_column", "pa", "pq", "readable", "scan_splits"]
+__all__ = ["Shard", "Split", "first_line", "no_bytes", "only_column", "pa", "pq", "readable", "scan_splits"]
+Patterns = str | tuple[str, ...]
 MOST_CLASSES = 1_000_000  # a label beyond is an identifier or garbage, and its classes would not fit in memory
 
 
@@ -54,31 +56,57 @@ class Shard:
     names: tuple[str, ...] | None = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Split:
+    """One split: its files one after the other, the classes' names, and what a user must know of it."""
+
+    shards: tuple[Shard, ...]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(shard.labels) for shard in self.shards)
+
+
 def scan_splits(
     root: str,
-    splits: Mapping[str, str | tuple[str, ...]],
+    train: Patterns,
+    val: Patterns | None,
     image_column: str,
     label_column: str,
     num_classes: int | None = None,
-) -> tuple[tuple[str, ...], dict[str, list[Shard]]]:
-    """The class names, and the files of each split. Only labels and metadata are read, once for each file.
+) -> dict[str, Split]:
+    """The files of each split, labelled; without a pattern val is empty.
+
+    Only labels and metadata are read, once for each file.
 
     Raises:
         DataError: files are missing or broken, or labels or class names are wrong.
     """
-    found: dict[str, list[Shard]] = {}
-    for split, patterns in splits.items():
-        found[split] = [_shard(path, image_column, label_column) for path in _files(root, split, patterns)]
+    found: dict[str, tuple[Shard, ...]] = {"val": ()}
+    for split, patterns in (("train", train), ("val", val)):
+        if patterns is None:
+            continue
+        found[split] = tuple(_shard(path, image_column, label_column) for path in _files(root, split, patterns))
         if not sum(len(shard.labels) for shard in found[split]):
             raise DataError(f"the {split} split is empty: no row in {found[split][0].path}; set data.{split}=PATTERN")
-    shards = [shard for of_split in found.values() for shard in of_split]
+    shards = [*found["train"], *found["val"]]
     names = _common_names(shards)
     _check_labels(shards, label_column, names)
-    highest = max(int(shard.labels.max()) for shard in shards if len(shard.labels))
-    return names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0))), found
+    highest = max(int(shard.labels.max(initial=0)) for shard in shards)
+    names = names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
+    in_train, in_val = ([names[label] for label in _present(found[split])] for split in ("train", "val"))
+    cure = "move some of them to the files of train, leave them out of val's, or set data.val to other files"
+    notes = val_notes(root, in_train, in_val, cure)
+    return {"train": Split(found["train"], names), "val": Split(found["val"], names, notes)}
 
 
-def _files(root: str, split: str, patterns: str | tuple[str, ...]) -> list[str]:
+def _present(shards: Sequence[Shard]) -> list[int]:
+    """The labels that some image has."""
+    return sorted({int(label) for shard in shards for label in np.unique(shard.labels)})
+
+
+def _files(root: str, split: str, patterns: Patterns) -> list[str]:
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DataError(f"the folder {base} does not exist; set data.root=FOLDER to the one with the parquet files")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from convrun.data.sets.classes import val_notes
 from convrun.randomness import derived_seed
 
 CELLS = 4
@@ -22,6 +23,8 @@ class SyntheticImages:
 
     def __init__(self, split: str, images: int, num_classes: int, image_size: int) -> None:
         self._split, self._images, self._num_classes, self._size = split, images, num_classes, image_size
+        names, cure = self.class_names, "raise data.train_images"
+        self.notes = val_notes("synthetic", names, names[:images], cure) if split == "val" else ()
 
     def __len__(self) -> int:
         return self._images

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convrun.data.sets.npz import NpzImages, count_npz
+from convrun.data.sets.npz import NpzImages, scan_npz
 from convrun.errors import DataError
 from tests.data.reading import load
 
@@ -50,9 +50,10 @@ def test_rgb_images_and_class_names(tmp_path: Path) -> None:
 
 def test_counts_come_from_the_labels(tmp_path: Path) -> None:
     path = save(tmp_path, arrays())
-    assert count_npz(path) == (3, 6, 3)
-    assert count_npz(path, num_classes=5) == (5, 6, 3)  # the labels cannot show that there are not
-    assert count_npz(path, num_classes=2) == (3, 6, 3)
+    assert {split: len(labels) for split, labels in scan_npz(path).labels.items()} == {"train": 6, "val": 3}
+    assert len(scan_npz(path).class_names) == 3
+    assert len(scan_npz(path, num_classes=5).class_names) == 5  # the labels cannot show that there are not
+    assert len(scan_npz(path, num_classes=2).class_names) == 3
 
 
 @pytest.mark.parametrize(
@@ -84,20 +85,20 @@ def test_what_is_wrong_is_said(tmp_path: Path, changes: Arrays, message: str) ->
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.npz does not exist; set data.path=FILE"):
-        count_npz(str(tmp_path / "gone.npz"))
+        scan_npz(str(tmp_path / "gone.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04 cut short"])
 def test_files_that_are_no_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"a.npz cannot be read: .*; set data.path=FILE"):
-        count_npz(str(tmp_path / "a.npz"))
+        scan_npz(str(tmp_path / "a.npz"))
 
 
 def test_one_npy_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(DataError, match="cannot be read: it is one array"):
-        count_npz(str(tmp_path / "a.npy"))
+        scan_npz(str(tmp_path / "a.npy"))
 
 
 class Payload:

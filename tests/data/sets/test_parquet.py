@@ -113,7 +113,7 @@ import sys, pyarrow as pa
 from convrun.data.sets.parquet_copy import with_copies
 from convrun.data.sets.parquet import RowGroups
 from convrun.data.sets.parquet_scan import scan_splits
-shard, = scan_splits({str(tmp_path)!r}, {{"train": "data/train-0.parquet"}}, "image", "label")[1]["train"]
+shard, = scan_splits({str(tmp_path)!r}, "data/train-0.parquet", None, "image", "label")["train"].shards
 source = with_copies([shard])[0] if {cached} else RowGroups(shard.path, shard.column)
 assert sum(len(source.read(row)) for row in range(0, 2000, 50)) == 400_000
 print(pa.default_memory_pool().max_memory())

@@ -78,7 +78,7 @@ def test_a_write_that_fails_leaves_nothing_behind(parquet_root: Path, copies_fol
 import resource
 from convrun.data.sets.parquet_copy import with_copies
 from convrun.data.sets.parquet_scan import scan_splits
-shards = scan_splits({str(parquet_root)!r}, {{"train": "data/train-*.parquet"}}, "image", "label")[1]["train"]
+shards = scan_splits({str(parquet_root)!r}, "data/train-*.parquet", None, "image", "label")["train"].shards
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 with_copies(shards)
 """
