@@ -1,21 +1,21 @@
-"""What can go wrong, by whose hand: each class carries the exit code the command line ends with."""
+"""The classes of errors. Each carries the exit code that the command line ends with."""
 
 from __future__ import annotations
 
 
 class ConvrunError(Exception):
-    """The world is wrong: data, disk, device, plugin. The message says what, where and the cure.
+    """Something outside convrun is wrong: data, disk, device, plugin. The message says what, where and the cure.
 
     Attributes:
-        is_agreed: all processes of a run raise it together, at the same step; else one does, and the others must be
-            told.
+        is_agreed: whether all processes of a run raise it at the same step; if not, the one that does must tell the
+            others.
     """
 
     exit_code = 1
     is_agreed = False
 
     def report(self) -> str:
-        """What the command line prints of it; a stop that was asked for is no error."""
+        """What the command line prints; a stop that was requested is not called an error."""
         return str(self) if self.exit_code in (75, 130) else f"error: {self}"
 
 
@@ -40,7 +40,7 @@ class CheckpointError(ConvrunError):
 
 
 class DamagedCheckpoint(CheckpointError):
-    """Bytes of a checkpoint are missing, or others than were written."""
+    """Bytes of a checkpoint are missing or differ from those that were written."""
 
 
 class UsageError(ConvrunError):
@@ -52,8 +52,8 @@ class UsageError(ConvrunError):
 class KeyProblem(ConvrunError):
     """A component refuses the value of one of its keys; the recipe's reader adds file, line and column.
 
-    Raise it in a component that runs without torch (a scheduler, the facts of a data set): `key` names
-    the key, None the section as a whole.
+    Raise it in a component that runs without torch (a scheduler, the facts of a data set). `key` is the key's name;
+    None stands for the whole section.
     """
 
     exit_code = 2
@@ -64,10 +64,10 @@ class KeyProblem(ConvrunError):
 
 
 class DeviceMemoryError(ConvrunError):
-    """The device has too little memory for what the recipe wants of it.
+    """The device has too little memory for the recipe.
 
     Attributes:
-        cure: an override that helps, such as `training.micro_batch=64`; None where none is known.
+        cure: an override that helps, such as `training.micro_batch=64`; None if none is known.
     """
 
     def __init__(self, message: str, cure: str | None = None, is_agreed: bool = False) -> None:
@@ -76,21 +76,21 @@ class DeviceMemoryError(ConvrunError):
 
 
 class Diverged(ConvrunError):
-    """The loss, a gradient or a weight is no longer a number."""
+    """The loss, a gradient or a weight is non-finite."""
 
     exit_code = 3
     is_agreed = True
 
 
 class Preempted(ConvrunError):
-    """A signal asked the run to stop: its state is saved."""
+    """A signal asked the run to stop, and its state is saved."""
 
     exit_code = 75
     is_agreed = True
 
 
 class Interrupted(ConvrunError):
-    """The user asked the run to stop: its state is saved."""
+    """The user asked the run to stop, and its state is saved."""
 
     exit_code = 130
     is_agreed = True

@@ -1,6 +1,6 @@
 """Where plugins come from: installed packages, a `plugins/` folder in the working folder, and the recipe's own list.
 
-A plugin that fails to import is noted with its error and matters only when a name is not found.
+A plugin that fails to import is recorded with its error, which is shown only when a name is not found.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _loaded: set[str] = set()
 
 
 def load_plugins(listed: Sequence[str] = (), folder: Path | None = None) -> None:
-    """Imports every plugin that can be found, each once a process.
+    """Imports every plugin that can be found, each once per process.
 
     Args:
-        listed: a recipe's list: files (absolute) or module names.
+        listed: what a recipe lists: files (absolute) or module names.
         folder: the working folder's `plugins/`.
     """
     for name in listed:
@@ -40,7 +40,7 @@ def load_plugins(listed: Sequence[str] = (), folder: Path | None = None) -> None
 
 
 def _is_group_used() -> bool:
-    """Whether any installed package names our group: importlib.metadata takes 20 ms to say no."""
+    """Whether any installed package has our entry points. Asking importlib.metadata takes 20 ms even where none has."""
     for entry in sys.path:
         folder = glob.escape(entry or ".")
         for path in (
@@ -75,13 +75,13 @@ def _import_file(path: Path) -> None:
         raise PluginError(f"there is no file {path}")
     import importlib.util
 
-    # Two plugins of one file name in two folders are two modules.
+    # Two files of the same name in two folders must not replace each other in sys.modules.
     name = f"convrun_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Loader workers that are not forked find the plugin's classes by this name.
+    # Loader workers that are not forked unpickle the plugin's classes by this name.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

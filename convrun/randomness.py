@@ -1,8 +1,8 @@
 """Every random draw is a function of (seed, position, purpose); no run state hides in a global generator.
 
-A sample's augmentations draw from (seed, epoch, sample index); what happens to a micro-batch on the device draws from
-(seed, step, micro-batch). So resuming at any step needs no replay, and neither the number of loader workers nor the
-number of processes changes a draw.
+A sample's augmentations draw from (seed, epoch, sample index), and what is done to a micro-batch on the device draws
+from (seed, step, micro-batch). So resuming at any step needs no replay, and neither the number of loader workers nor
+the number of processes changes a draw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed from the parts: equal parts give equal seeds, any other part another stream."""
+    """A 63-bit seed from the parts: the same parts give the same seed, other parts an independent one."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
@@ -29,7 +29,7 @@ def sample_generator(seed: int, epoch: int, index: int) -> random.Random:
 
 @dataclasses.dataclass
 class Draws:
-    """The generators of one micro-batch: `host` for decisions, `device` for tensors filled on the device."""
+    """The generators of one micro-batch: `host` for decisions, `device` for tensors that are filled on the device."""
 
     host: random.Random
     device: torch.Generator
@@ -46,7 +46,7 @@ class Draws:
 def seed_model_draws(seed: int, step: int, micro_batch: int, part: int = 0) -> None:
     """Sets torch's global generators for one forward pass: drop path and dropout in models have no other source.
 
-    A micro-batch that is too large for the device goes through in parts, each with draws of its own.
+    A micro-batch that is too large for the device goes through the model in parts, each with its own draws.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Names -> components: `@register(kind, name)` files a builder, `find(kind, name)` brings it back.
+"""Names -> components: `@register(kind, name)` registers a builder, `find(kind, name)` looks it up.
 
 A component is a function (or class). Its positional parameters are what convrun passes (`convrun.contracts`), its
-keyword-only parameters are the keys a recipe may set. A name that ends in `/*` is a family: `timm/*` answers to
-`timm/resnet50` and gets `resnet50` as its first argument.
+keyword-only parameters are the keys a recipe may set. A name that ends in `/*` is a family: `timm/*` also builds
+`timm/resnet50`, and is then passed `resnet50` as its first argument.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Component:
         kind: one of `convrun.contracts.KINDS`.
         name: what a recipe writes.
         build: the function or class behind it.
-        provider: `convrun`, or the plugin it came with.
-        meta: what `register` was told beside kind and name (`place`, `facts`, `parameters`, ...).
+        provider: `convrun`, or the plugin that registered it.
+        meta: what was passed to `register` besides kind and name (`place`, `facts`, `parameters`, ...).
         member: for a family, the part of the name after the slash.
     """
 
@@ -91,26 +91,30 @@ class Component:
 
     @functools.cached_property
     def keys(self) -> KeySet:
-        """All keys its section may set: its own, then those of its kind."""
+        """All keys that its section may set: its own, then those of its kind."""
         settings = KINDS[self.kind].settings
         return KeySet((*self.own_keys, *(keys_of_section(settings) if settings else ())))
 
-    def create(self, *handed: Any, **values: Any) -> Any:
-        """Build it: `handed` as the kind's contract says, `values` its keys (those of the kind are left out)."""
+    def create(self, *arguments: Any, **values: Any) -> Any:
+        """Builds it from the positional arguments of its kind's contract and the values of its keys.
+
+        Values of the keys that its kind adds are ignored: convrun acts on those itself.
+        """
         own = {key.name for key in self.own_keys}
         kinds = set(self.keys.keys) - own
-        arguments = handed if self.member is None else (self.member, *handed)
-        with self.blamed():
+        if self.member is not None:
+            arguments = (self.member, *arguments)
+        with self.errors_attributed():
             return self.build(*arguments, **{name: value for name, value in values.items() if name not in kinds})
 
-    def ask(self, question: str, *handed: Any, **values: Any) -> Any:
-        """Call a function that `register` was given beside the builder: `check`, `facts`, `parameters`, ..."""
-        with self.blamed():
-            return self.meta[question](*handed, **values)
+    def ask(self, question: str, *arguments: Any, **values: Any) -> Any:
+        """Calls a function that was passed to `register` besides the builder: `check`, `facts`, `parameters`, ..."""
+        with self.errors_attributed():
+            return self.meta[question](*arguments, **values)
 
     @contextlib.contextmanager
-    def blamed(self) -> Iterator[None]:
-        """Whatever a plugin's component raises inside is reported under its name, as a PluginError."""
+    def errors_attributed(self) -> Iterator[None]:
+        """Whatever a plugin's component raises inside becomes a PluginError that names the component."""
         try:
             yield
         except ConvrunError:
@@ -134,14 +138,14 @@ class Registry:
         self.searched: list[str] = []
 
     def register(self, kind: str, name: str, **meta: Any) -> Callable[[T], T]:
-        """File the decorated function or class under a kind and a name.
+        """Registers the decorated function or class under a kind and a name.
 
         Raises:
             PluginError: an unknown kind, or a signature that breaks the kind's contract.
         """
         contract = self._contract(kind)
 
-        def file(build: T) -> T:
+        def add(build: T) -> T:
             provider = "convrun" if build.__module__.partition(".")[0] == "convrun" else self._provider
             component = Component(kind, name, build, provider, meta)
             _check_contract(component, contract)
@@ -150,7 +154,7 @@ class Registry:
             same_name.append(component)
             return build
 
-        return file
+        return add
 
     @staticmethod
     def _contract(kind: str) -> Kind:
@@ -160,7 +164,7 @@ class Registry:
 
     @contextlib.contextmanager
     def providing(self, provider: str) -> Iterator[None]:
-        """Components registered inside belong to `provider`; none of them stays if the block fails."""
+        """Components registered inside belong to `provider`; all of them are removed if the block fails."""
         before, self._provider = self._provider, provider
         try:
             yield
@@ -175,8 +179,8 @@ class Registry:
         """The component of this name.
 
         Raises:
-            UnknownComponent: no such name; says the nearest names and which plugins were searched or failed.
-            AmbiguousComponent: two of that name; says where both come from.
+            UnknownComponent: there is none; names the nearest, and the plugins that were searched or failed.
+            AmbiguousComponent: there are two; says where each comes from.
         """
         self._load(kind)
         found = self._components.get((kind, name), [])
@@ -193,11 +197,11 @@ class Registry:
         if len(found) > 1:
             places = " and by ".join(component.origin for component in found)
             name = f"{found[0].kind}/{found[0].name}"
-            raise AmbiguousComponent(f"two components are named {name}: by {places}; rename one")
+            raise AmbiguousComponent(f"two components are named {name}, by {places}; rename one")
         return found[0]
 
     def find_family(self, kind: str, name: str) -> Component:
-        """The family component filed as `name` (with its `/*`).
+        """The family registered as `name` (with its `/*`).
 
         Raises:
             UnknownComponent, AmbiguousComponent: as `find`.
@@ -225,7 +229,7 @@ class Registry:
         return UnknownComponent(message, nearest)
 
     def all(self, kind: str | None = None, pattern: str = "*") -> list[Component]:
-        """Every component of a kind (or of all) whose name, or kind/name, matches a shell pattern; sorted."""
+        """Every component of a kind (or of all) whose name, or kind/name, matches a shell pattern, sorted."""
         for each in [kind] if kind else KINDS:
             self._load(each)
         wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
@@ -251,7 +255,7 @@ def _check_contract(component: Component, contract: Kind) -> None:
     if len(positional) != len(wanted):
         raise PluginError(
             f"{component.kind}/{component.name} ({component.source}) takes {positional or 'nothing'} by position, but "
-            f"{contract.with_article} is handed ({', '.join(wanted)}); put the recipe's keys after a lone *"
+            f"{contract.with_article} is passed ({', '.join(wanted)}); put the recipe's keys after a lone *"
         )
     keys = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     taken = {"name", *getattr(contract.settings, "__dataclass_fields__", ())}
@@ -259,7 +263,7 @@ def _check_contract(component: Component, contract: Kind) -> None:
     if clash:
         raise PluginError(
             f"{component.kind}/{component.name} ({component.source}) has a key {clash[0]}, which every "
-            f"{component.kind} section has already; call it something else"
+            f"{component.kind} section has already; rename it"
         )
     if lacking := [name for name in contract.required_keys if name not in keys]:
         raise PluginError(

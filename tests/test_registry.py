@@ -85,7 +85,7 @@ def test_two_of_one_name_are_an_error_that_names_both_origins(fresh_registry, ca
         with fresh_registry.providing(provider):
             exec(compile(source, f"/{provider[-1]}.py", "exec"), module)
         places.append(rf"{provider} \(/{provider[-1]}\.py:\d\)")
-    with pytest.raises(AmbiguousComponent, match=rf"two components are named .*: by {places[0]} and by {places[1]}"):
+    with pytest.raises(AmbiguousComponent, match=rf"two components are named .*, by {places[0]} and by {places[1]}"):
         getattr(fresh_registry, call)("loss", name)
 
 
@@ -162,9 +162,9 @@ def variadic(*args):
 @pytest.mark.parametrize(
     ("kind", "build", "message"),
     [
-        ("loss", one, r"takes \['x'\] by position, but a loss is handed \(\); put the recipe's keys after a lone \*"),
-        ("optimizer", none, r"takes nothing by position, but an optimizer is handed \(parameter_groups\)"),
-        ("scheduler", variadic, r"takes nothing by position, but a scheduler is handed \(horizon\)"),
+        ("loss", one, r"takes \['x'\] by position, but a loss is passed \(\); put the recipe's keys after a lone \*"),
+        ("optimizer", none, r"takes nothing by position, but an optimizer is passed \(parameter_groups\)"),
+        ("scheduler", variadic, r"takes nothing by position, but a scheduler is passed \(horizon\)"),
     ],
 )
 def test_a_signature_that_breaks_the_contract_is_refused(fresh_registry, kind, build, message):
@@ -173,7 +173,7 @@ def test_a_signature_that_breaks_the_contract_is_refused(fresh_registry, kind, b
 
 
 def test_a_family_takes_its_member_first(fresh_registry):
-    with pytest.raises(PluginError, match=r"takes nothing by position, but a loss is handed \(member\)"):
+    with pytest.raises(PluginError, match=r"takes nothing by position, but a loss is passed \(member\)"):
         fresh_registry.register("loss", "x/*")(none)
 
 
@@ -200,7 +200,7 @@ def test_a_key_that_every_section_has_already_is_refused(fresh_registry):
     def decayed(parameter_groups, *, lr: float, layer_decay: float = 1.0):
         pass
 
-    with pytest.raises(PluginError, match=r"loss/x .* has a key name, which every loss section has already; call it"):
+    with pytest.raises(PluginError, match=r"loss/x .* has a key name, which every loss section has already; rename it"):
         fresh_registry.register("loss", "x")(named)
     with pytest.raises(PluginError, match="has a key layer_decay, which every optimizer section has already"):
         fresh_registry.register("optimizer", "x")(decayed)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from convrun.augment.policy import parse_policy
-from convrun.contracts.augmentation import Interpolation, Shape
+from convrun.contracts.augmentation import ImageFormat, Interpolation
 from convrun.errors import KeyProblem
 from convrun.keys import Limits, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from convrun.registry import register
@@ -56,7 +56,7 @@ def _check_resized_crop(*, scale: tuple[float, float], ratio: tuple[float, float
     check=_check_resized_crop,
 )
 def random_resized_crop(
-    shape: Shape,
+    images: ImageFormat,
     *,
     scale: tuple[Share, Share] = (0.08, 1.0),
     ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
@@ -71,7 +71,7 @@ def random_resized_crop(
     _check_resized_crop(scale=scale, ratio=ratio)
     from convrun.augment.crops import RandomResizedCrop, resample_of
 
-    return RandomResizedCrop(shape.input_size, scale, ratio, resample_of(interpolation))
+    return RandomResizedCrop(images.input_size, scale, ratio, resample_of(interpolation))
 
 
 @register(
@@ -82,7 +82,7 @@ def random_resized_crop(
     at_most_once=True,
     conflicts={"random_resized_crop": _TWO_CROPS},
 )
-def random_crop(shape: Shape, *, padding: NonNegativeInt = 4) -> PerImage:
+def random_crop(images: ImageFormat, *, padding: NonNegativeInt = 4) -> PerImage:
     """A random square of the image with a black margin, for small images such as CIFAR's (arXiv:1512.03385).
 
     padding: width of the margin on each side in pixels; an image whose short side is not the input size is first
@@ -90,11 +90,11 @@ def random_crop(shape: Shape, *, padding: NonNegativeInt = 4) -> PerImage:
     """
     from convrun.augment.crops import RandomCrop
 
-    return RandomCrop(shape.input_size, padding)
+    return RandomCrop(images.input_size, padding)
 
 
 @register("augmentation", "horizontal_flip", place="image", at_most_once=True)
-def horizontal_flip(shape: Shape, *, probability: Chance = 0.5) -> PerImage:
+def horizontal_flip(images: ImageFormat, *, probability: Chance = 0.5) -> PerImage:
     """Swaps left and right (AlexNet, doi:10.1145/3065386).
 
     probability: chance that an image is flipped (0..1)
@@ -117,7 +117,7 @@ def _check_rand_augment(*, policy: str, **_: Any) -> None:
     check=_check_rand_augment,
 )
 def rand_augment(
-    shape: Shape, *, policy: str = "rand-m9-mstd0.5-inc1", interpolation: WarpInterpolation = "bicubic"
+    images: ImageFormat, *, policy: str = "rand-m9-mstd0.5-inc1", interpolation: WarpInterpolation = "bicubic"
 ) -> PerImage:
     """RandAugment (arXiv:1909.13719) in timm's form, which ConvNeXt was trained with: n of 15 operations an image.
 
@@ -129,14 +129,14 @@ def rand_augment(
     from convrun.augment.crops import resample_of
     from convrun.augment.rand_augment import RandAugment
 
-    red, green, blue = (round(255 * mean) for mean in shape.mean)
+    red, green, blue = (round(255 * mean) for mean in images.mean)
     return RandAugment(parsed, (red, green, blue), resample_of(interpolation))
 
 
 @register(
     "augmentation", "trivial_augment", place="image", at_most_once=True, conflicts={"rand_augment": _TWO_POLICIES}
 )
-def trivial_augment(shape: Shape, *, interpolation: WarpInterpolation = "nearest") -> PerImage:
+def trivial_augment(images: ImageFormat, *, interpolation: WarpInterpolation = "nearest") -> PerImage:
     """TrivialAugment Wide (arXiv:2103.10158): one of 14 operations an image, at a random magnitude.
 
     interpolation: filter of rotation and shear
@@ -161,7 +161,7 @@ def _check_color_jitter(*, brightness: float, contrast: float, saturation: float
     check=_check_color_jitter,
 )
 def color_jitter(
-    shape: Shape,
+    images: ImageFormat,
     *,
     brightness: Spread = 0.4,
     contrast: Spread = 0.4,
@@ -185,7 +185,7 @@ def _check_erasing(*, area: tuple[float, float], aspect: tuple[float, float], **
 
 @register("augmentation", "random_erasing", place="batch", at_most_once=True, check=_check_erasing)
 def random_erasing(
-    shape: Shape,
+    images: ImageFormat,
     *,
     probability: Chance = 0.25,
     mode: Literal["pixel", "const", "rand"] = "pixel",
@@ -231,7 +231,7 @@ def _check_mixing(*, mixup_alpha: float, cutmix_alpha: float, switch_probability
     check=_check_mixing,
 )
 def mixup_cutmix(
-    shape: Shape,
+    images: ImageFormat,
     *,
     mixup_alpha: NonNegativeFloat = 0.8,
     cutmix_alpha: NonNegativeFloat = 1.0,
@@ -248,4 +248,4 @@ def mixup_cutmix(
     _check_mixing(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha, switch_probability=switch_probability)
     from convrun.augment.mixing import MixupCutmix
 
-    return MixupCutmix(shape.num_classes, mixup_alpha, cutmix_alpha, probability, switch_probability)
+    return MixupCutmix(images.num_classes, mixup_alpha, cutmix_alpha, probability, switch_probability)

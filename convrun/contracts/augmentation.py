@@ -1,4 +1,4 @@
-"""Augmentations: what they are told of the run, and what they do to an image or to a micro-batch."""
+"""Augmentations: what they know of the run's images, and what they do to an image or to a micro-batch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Interpolation = Literal["bicubic", "bilinear", "nearest", "lanczos"]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What augmentations are told of the run.
+class ImageFormat:
+    """What augmentations know of the run's images.
 
     Attributes:
         input_size: side of the model's input in pixels.
@@ -31,19 +31,19 @@ AUGMENTATION = Kind(
     name="augmentation",
     module="convrun.components.augmentations",
     section="augmentations",
-    receives={"shape": Shape},
+    receives={"images": ImageFormat},
     returns="place='image': function(PIL image in RGB, random.Random) -> PIL image, in a loader worker; place='batch': "
     "function(float images [n, 3, h, w], targets [n] or [n, classes], convrun.randomness.Draws) -> (images, targets), "
     "on the device",
-    rules=("it draws only from the generator it is passed, or a run that is resumed is no longer the same run",),
+    rules=("it draws only from the generator it is passed; otherwise a resumed run differs from one without a stop",),
     is_list=True,
     required_meta={"place": "'image' or 'batch'"},
     optional_meta={
-        "crops": "True: it yields input_size × input_size",
-        "mixes": "True: it mixes the images of a micro-batch, which must hold two at least",
-        "at_most_once": "True: a second entry makes no sense",
+        "crops": "True: its result is input_size × input_size",
+        "mixes": "True: it mixes the images of a micro-batch, which must hold at least two",
+        "at_most_once": "True: a recipe may list it only once",
         "conflicts": "{other: why the two cannot both be listed}",
-        "after": "names it must come after where both are listed",
+        "after": "names of augmentations that must be listed before it",
         "check": "function(**keys), without torch, that raises KeyProblem",
     },
 )

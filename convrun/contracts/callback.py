@@ -1,4 +1,4 @@
-"""Callbacks: what may act on an evaluation, and end a run."""
+"""Callbacks: they act on evaluations, and may end a run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from convrun.contracts.logger import RunInfo
 
 
 class Callback:
-    """What convrun calls on; a plugin overrides what it needs."""
+    """The methods that convrun calls; a plugin overrides those it needs."""
 
     def on_evaluation(self, row: Mapping[str, Any]) -> str | None:
-        """Called with every evaluation's row of metrics.jsonl; a text ends the run and says why."""
+        """Called with each evaluation's row of metrics.jsonl; a text that it returns ends the run and says why."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold, as JSON-able values."""
+        """What a checkpoint must hold, as JSON-serializable values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from the state that a checkpoint held."""
+        """Restores the state that a checkpoint held."""
 
 
 CALLBACK = Kind(
@@ -31,7 +31,7 @@ CALLBACK = Kind(
     receives={"run": RunInfo},
     returns=Callback,
     rules=(
-        "whatever it keeps is in its state_dict, or a run that is resumed is no longer the same run",
+        "all its state is in its state_dict; otherwise a resumed run differs from one without a stop",
         "each process of a run has its own, and rank 0's decides whether the run ends",
     ),
     is_list=True,

@@ -1,4 +1,4 @@
-"""Data sets: what a plan must know of them, what a split offers, and the keys that all of them take."""
+"""Data sets: what a plan must know of them, what a split provides, and the keys that all of them take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    # An image as it is stored: an encoded one (JPEG, PNG, ...), uint8 [h, w] (grey) or [h, w, 3], or one of PIL's.
+    # An image as it is stored: encoded (JPEG, PNG, ...), uint8 [h, w] (grey) or [h, w, 3], or a PIL image.
     Content = bytes | npt.NDArray[np.uint8] | Image.Image
 
 # The values that are black and white in grey images with more than 8 bits.
@@ -32,7 +32,7 @@ class DataFacts:
 
 
 class BadImage(DataError):
-    """One image cannot be read, whatever is tried: `data.bad_images` says what happens then.
+    """An image cannot be read, even after retries; `data.bad_images` decides what happens then.
 
     Attributes:
         reason: why, without the image's name.
@@ -48,9 +48,9 @@ class ImageSet(Protocol):
 
     Both splits have the same `class_names`, those of train; val need not have images of all of them.
 
-    It is copied into loader workers, so it pickles, and `read` draws nothing at random. Decoding, and what happens to
-    an image that cannot be read (again, skipped, the end of the run), is convrun's. It may have an attribute
-    `grey_range: GreyRange | None`; None (or none) means 0 and 65,535.
+    It is copied into loader workers, so it must be picklable, and `read` must not draw random numbers. convrun decodes
+    the images, and retries or skips those that cannot be read. The set may have an attribute
+    `grey_range: GreyRange | None`; without it, and with None, the range is 0 to 65,535.
     """
 
     def __len__(self) -> int:
@@ -59,15 +59,14 @@ class ImageSet(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """One name a label, the same in both splits."""
+        """One name per label, the same in both splits."""
         ...
 
     def read(self, index: int) -> tuple[Content, int]:
         """The image as it is stored (encoded bytes; uint8 [h, w] or [h, w, 3]; a PIL image), and its label.
 
         Raises:
-            BadImage: this image cannot be read. An OSError counts as one; is it of a kind that may pass, it is tried
-                again.
+            BadImage: this image cannot be read. An OSError counts as one; if it may be transient, convrun reads again.
             DataError: something else is wrong, which ends the run whatever `data.bad_images` says.
         """
         ...
@@ -81,34 +80,35 @@ Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Keys of the data sets that are files: what a recipe may declare of them.
+# Keys by which a recipe may declare the sizes and the format of a data set on a disk.
 NumClasses = Annotated[
-    PositiveInt | None, "number of classes; declare all three numbers and no disk is touched before the run starts"
+    PositiveInt | None,
+    "number of classes; if all three numbers are declared, the disk is not read before the run starts",
 ]
 TrainImages = Annotated[PositiveInt | None, "number of training images"]
 ValImages = Annotated[PositiveInt | None, "number of validation images"]
 WrittenGreyRange = Annotated[
     Literal["auto"] | GreyRange,
-    "of grey images with more than 8 bits the values that are black and white, [0, 4095] say; auto: 0 and "
-    "65535, and an error where next to nothing of an image would be left",
+    "the values that are black and white in grey images with more than 8 bits, such as [0, 4095]; auto: 0 and "
+    "65535, and an error if almost nothing of an image would be left",
 ]
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Keys that every data section takes beside the data set's own.
+    """Keys that every data section takes besides the data set's own.
 
     mean: per-channel mean (red, green, blue; pixel values in 0..1) that is subtracted
-    std: per-channel standard deviation (same scale) that is divided by
-    workers: loader processes for each training process; auto: the machine's cores shared out, at most 8
+    std: per-channel standard deviation (same scale) that the difference is divided by
+    workers: loader processes for each training process; auto: its share of the machine's cores, at most 8
     prefetch: micro-batches each worker keeps ready
     bad_images: what happens if an image cannot be read: `error` ends the run; `skip` trains on another one in its
         place, drawn from (seed, epoch, sample), evaluates without it, and lists it in skipped_images.jsonl
-    bad_images_limit: most images of each split that may be skipped before the run ends: a number, or a share below 1
-    retries: how often an image is read again after an error that may pass (input/output error, stale file handle,
-        time-out of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
-    timeout: seconds that training waits for one image before the run ends, naming it; null: for ever. With
-        workers: 0 there is no one to notice
+    bad_images_limit: how many images of each split may be skipped before the run ends: a number, or a share below 1
+    retries: how often an image is read again after a transient error (input/output error, stale file handle, time-out
+        of a network file system, ...), after 0.1 s, 0.2 s, 0.4 s and so on
+    timeout: seconds that training waits for one image before the run ends and names it; null: no limit. With
+        workers: 0 there is no limit either, because training reads the images itself
     """
 
     mean: Statistics = IMAGENET_MEAN

@@ -1,4 +1,4 @@
-"""What a contract consists of: what convrun passes, what it expects back, the keys that all of a kind share."""
+"""What a contract consists of: what convrun passes, what it expects back, and the keys that all of a kind share."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of component. `convrun describe KIND` prints all of it, types with their members.
+    """One kind of component. `convrun describe KIND` prints all of it, types with their fields and methods.
 
-    Keys that several components of the kind share stand beside it in its module, `convrun.contracts.NAME`: each is a
-    type with a text in it, which says what the key means.
+    Keys that several components of the kind share are in its module, `convrun.contracts.NAME`: each is a type that
+    carries a text, which says what the key means.
 
     Attributes:
         name: `optimizer`.
         module: the module that holds convrun's own components of this kind.
         section: where a recipe names them.
-        receives: the positional arguments convrun passes, each with its type, or its meaning in words.
-        returns: what the component must give back: a type, or words.
-        rules: what else holds: what convrun relies on and cannot check.
-        required_keys: keys that every component of the kind must have, for convrun reads them.
+        receives: the positional arguments that convrun passes, each with its type, or its meaning in words.
+        returns: what the component must return: a type, or words.
+        rules: what convrun relies on and cannot check.
+        required_keys: keys that every component of the kind must have, because convrun reads them.
         settings: a dataclass of keys that every section of the kind takes, or None.
         is_list: whether the section is a list of components.
-        required_meta: names that `register(..., name=value)` must give for the kind.
-        optional_meta: names that it may give.
+        required_meta: names that `register(..., name=value)` must be passed for the kind.
+        optional_meta: names that it may be passed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Launchers: who starts the processes of a run somewhere, and who is asked about them later."""
+"""Launchers: they start the processes of a run somewhere, and answer questions about them later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convrun.errors import ConvrunError
 
 
 class LaunchError(ConvrunError):
-    """A run cannot be started, asked about or cancelled where its launcher works."""
+    """A launcher cannot start, query or cancel a run."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Job:
         name: what the scheduler calls it; no other job has this name.
         folder: the run folder, absolute; recipe.yaml is there already.
         working_folder: where its processes start, absolute; relative paths in the recipe count from there.
-        nonce: what the folder's launch.json says; a process that reads anything else sees another folder.
+        nonce: the value in the folder's launch.json; a process that reads another value sees another folder.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Submission:
-    """Jobs that are sent together: one, or those of a sweep.
+    """Jobs that are submitted together: one, or those of a sweep.
 
     Attributes:
-        name: of the whole.
+        name: of all of them together.
         home: the run folder, or the folder that holds those of the sweep; absolute.
     """
 
@@ -52,10 +52,10 @@ class JobState:
     """What a launcher knows of a job now.
 
     Attributes:
-        state: unknown: nobody can tell, the run folder has to.
+        state: `unknown` if the launcher cannot tell; convrun then relies on the run folder.
         word: the scheduler's own word (PENDING, NODE_FAIL, ...).
-        reason: why it waits, or what ended it; of an unknown one, why nobody could be asked (none: the scheduler does
-            not know it any more); of a running one, what it does instead of training.
+        reason: why it waits, or why it ended; if unknown, why the scheduler could not be asked (empty: the scheduler
+            no longer knows the job); if running, what it does instead of training.
         nodes: where it runs.
         start: when it is expected to start, as the scheduler says it.
     """
@@ -77,27 +77,27 @@ class Launcher(ABC):
     processes: int | None = None
 
     def notes(self, submission: Submission) -> list[str]:
-        """What the user should know before the jobs are sent; raises LaunchError if they must not be."""
+        """What the user should know before the jobs are submitted; raises LaunchError if they must not be."""
         return []
 
     @abstractmethod
     def script(self, submission: Submission) -> str:
-        """The text that `--dry-run` shows: exactly what `submit` would send."""
+        """The text that `--dry-run` shows: exactly what `submit` would submit."""
 
     @abstractmethod
     def submit(self, submission: Submission) -> list[dict[str, Any]]:
-        """Sends the jobs; returns for each what `query` and `cancel` need, as JSON-able data."""
+        """Submits the jobs; returns for each what `query` and `cancel` need, as JSON-serializable data."""
 
     @abstractmethod
     def query(self, infos: Sequence[Mapping[str, Any]]) -> list[JobState]:
-        """The state of each job; `unknown` rather than an error where nobody can be asked."""
+        """The state of each job: `unknown`, not an error, if the scheduler does not answer."""
 
     @abstractmethod
     def cancel(self, info: Mapping[str, Any]) -> None:
-        """Ends a job, giving it the time to save. One that has ended is no error."""
+        """Ends a job after giving it time to save; no error if the job has ended already."""
 
     def watch_text(self, infos: Sequence[Mapping[str, Any]]) -> str:
-        """One line: what was sent, as the user would name it there."""
+        """One line that names what was submitted, as the scheduler's own commands would."""
         return ""
 
 

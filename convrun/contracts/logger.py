@@ -14,13 +14,13 @@ Row = Mapping[str, Any]
 
 
 class Screen(Protocol):
-    """Where the lines for the user go, and the progress display."""
+    """Shows lines to the user, and the progress display."""
 
     def say(self, text: str) -> None:
         """One line for the user, also in train.log."""
 
     def show(self, row: Row) -> None:
-        """A row: a line, or new numbers in the progress display."""
+        """Shows a row: as a line, or as new numbers in the progress display."""
 
     def start_progress(
         self, total_steps: int, steps_per_epoch: int, start_step: int, *, report: str, best_top1: float | None
@@ -28,12 +28,12 @@ class Screen(Protocol):
         """Shows the run's progress from now on."""
 
     def stop_progress(self) -> None:
-        """Takes the progress display down."""
+        """Removes the progress display."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What loggers and callbacks are told of the run.
+    """What loggers and callbacks know of the run.
 
     Attributes:
         name: the recipe's name.
@@ -43,8 +43,8 @@ class RunInfo:
         steps_per_epoch: optimizer steps of one epoch.
         start_step: optimizer steps already done when this process started; 0 for a new run.
         screen: where a logger may show lines to the user.
-        evaluated_step: the last step whose evaluation is done. A run that was stopped in the midst of one starts with
-            it, so rows of evaluations after this step are dropped as well.
+        evaluated_step: the last step whose evaluation is done. A run that was stopped during an evaluation repeats it,
+            so rows of evaluations after this step are dropped as well.
         report: the weights whose top-1 counts, `model` or `ema`.
         best_top1: their best top-1 so far, in percent; None if they have not been evaluated.
     """
@@ -62,19 +62,19 @@ class RunInfo:
 
 
 class Logger(Protocol):
-    """What convrun calls on in one process of the run, the first. A row is a line of metrics.jsonl."""
+    """The methods that convrun calls, on rank 0 only. A row is a line of metrics.jsonl."""
 
     def log(self, row: Row) -> None:
-        """Writes one row; it must be safe from a kill, or as good as, when this returns."""
+        """Writes one row; when this returns, a kill of the process should not lose it."""
 
     def flush(self) -> None:
-        """Hands all rows to the kernel, before each checkpoint; raises RunFolderError if that cannot be done.
+        """Passes all rows to the kernel, before each checkpoint; raises RunFolderError if that fails.
 
         Files in the run folder are synced to the disk afterwards, beside training. A plugin may leave it out.
         """
 
     def close(self) -> None:
-        """Called once, when the run ends in whatever way."""
+        """Called once when the run ends, however it ends."""
 
 
 LOGGER = Kind(
@@ -84,9 +84,9 @@ LOGGER = Kind(
     receives={"run": RunInfo},
     returns=Logger,
     rules=(
-        "a run that is resumed after step n (`start_step`) logs step n + 1 next: what was written of later steps is "
-        "dropped first, so that a reader never sees a step twice",
-        "a full disk ends no run: rows wait in memory, and `flush` says whether they could be written",
+        "a run that is resumed after step n (`start_step`) logs step n + 1 next: rows of later steps are dropped "
+        "first, so that a reader never sees a step twice",
+        "a full disk does not end the run: rows wait in memory, and `flush` raises if they still cannot be written",
     ),
     is_list=True,
 )

@@ -1,7 +1,7 @@
 """The rows of metrics.jsonl: the only place where a column gets its name and its meaning.
 
-A row is a plain dict with the keys below, so what loggers and callbacks are given, plugins' included, is exactly what
-the file holds. Columns marked NotRequired are there only where they say something.
+A row is a plain dict with the keys below, so what loggers and callbacks are passed, plugins' included, is exactly what
+the file holds. Columns marked NotRequired are left out where there is nothing to report.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Weights = Literal["model", "ema"]
 
 
 class TrainRow(TypedDict):
-    """What the steps since the last row came to.
+    """The steps since the last such row.
 
     kind: `train`
     step: optimizer steps done, from 1
     epoch: passes over the training images so far
     loss: mean over the steps of the row that were applied; NaN if none was
-    lr: learning rate of the last step, before a parameter group's share
-    grad_norm: norm of the last step's gradient before clipping; where gradients are clipped
-    nonfinite_steps: steps of the row that were skipped because their loss or gradient was not finite
+    lr: learning rate of the last step, before a parameter group's lr_scale
+    grad_norm: norm of the last step's gradient before clipping; only if gradients are clipped
+    nonfinite_steps: steps of the row that were skipped because their loss or gradient was non-finite
         (training.nonfinite: skip)
     overflow_steps: steps of the row that fp16's loss scaling skipped because a scaled gradient overflowed
     spike_step: the step of the row's highest loss spike
@@ -57,7 +57,7 @@ class EvalRow(TypedDict):
     top5: top-5 accuracy in percent
     loss: mean cross-entropy
     images: how many were evaluated
-    skipped: images left out because they cannot be read (data.bad_images: skip)
+    skipped: images left out because they could not be read (data.bad_images: skip)
     """
 
     kind: Literal["eval"]
@@ -72,7 +72,7 @@ class EvalRow(TypedDict):
 
 
 class EventRow(TypedDict):
-    """Something that changed how the run goes on.
+    """Something that changes how the run goes on.
 
     kind: `event`
     event: `out_of_memory`
@@ -104,7 +104,7 @@ def train_row(
     images_per_second: float,
     data_wait: float,
 ) -> TrainRow:
-    """A row about training; what says nothing (None, no step skipped) is left out."""
+    """A row about training; columns without a value (None, no step skipped) are left out."""
     optional: dict[str, Any] = {
         "grad_norm": grad_norm,
         "nonfinite_steps": nonfinite_steps or None,
@@ -125,21 +125,21 @@ def train_row(
 
 
 def with_checkpoint_wait(row: Row, take_share: Callable[[], float]) -> Row:
-    """A train row with the share of the time that training waited for checkpoints; any other as it is."""
+    """A train row with the share of the time that training waited for checkpoints; any other row as it is."""
     if row["kind"] == "train":
         return {**row, "checkpoint_wait": take_share()}
     return row
 
 
 def with_skipped(row: Row, images: int) -> Row:
-    """An evaluation's row that says how many of so many images it lacks; any other row as it is."""
+    """An evaluation's row with the number of images, of all there are, that it lacks; any other row as it is."""
     if row["kind"] == "eval" and row["images"] < images:
         return {**row, "skipped": images - row["images"]}
     return row
 
 
 def notice(row: Row) -> str:
-    """A line about what must not pass unnoticed, an event or a loss spike; empty for a row like any other."""
+    """A line for the user about an event or a loss spike; empty for any other row."""
     if row["kind"] == "event":
         return (
             f"step {row['step']} ran out of memory and is retried; from here on each micro-batch goes through the "

@@ -1,4 +1,4 @@
-"""Models: images in, one logit a class out."""
+"""Models: images in, one logit per class out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ PerStage = Annotated[tuple[PositiveInt, ...], Limits(min_length=4, max_length=4)
 Depths = Annotated[PerStage, "blocks in each of the 4 stages"]
 Dims = Annotated[PerStage, "channels in each of the 4 stages"]
 DropPathRate = Annotated[
-    Fraction, "probability to skip the last block for an image; earlier blocks rise to it linearly from 0"
+    Fraction, "probability of skipping the last block for an image; those of earlier blocks rise to it linearly from 0"
 ]
-DropRate = Annotated[Fraction, "probability to drop a feature before the head"]
+DropRate = Annotated[Fraction, "probability of dropping a feature before the head"]
 LayerScaleInit = Annotated[
-    NonNegativeFloat | None, "start value of each block's per-channel scale; null: no layer scale"
+    NonNegativeFloat | None, "initial value of each block's per-channel scale; null: no layer scale"
 ]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Keys that every model section takes beside the model's own.
+    """Keys that every model section takes besides the model's own.
 
-    num_classes: size of the head; null: the classes of the data. A larger one leaves outputs that nothing trains for
+    num_classes: size of the head; null: the classes of the data. In a larger one some outputs stand for no class
     """
 
     num_classes: PositiveInt | None = None
@@ -40,6 +40,6 @@ MODEL = Kind(
     optional_meta={
         "parameters": "function(num_classes, **keys) -> int, without torch, so that validate knows sizes",
         "check": "function(**keys), without torch, that raises KeyProblem",
-        "smallest_input": "function(**keys) -> int, without torch: the least input_size that it takes",
+        "smallest_input": "function(**keys) -> int, without torch: the smallest input_size that it takes",
     },
 )

@@ -1,4 +1,4 @@
-"""Schedulers: the learning rate of every optimizer step after the warm-up, which convrun does the same for all."""
+"""Schedulers: the learning rate of every optimizer step after the warm-up, which convrun does for all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Horizon:
         total_steps: optimizer steps of the whole run, its warm-up included.
         steps_per_epoch: optimizer steps of one epoch, floor(images / batch_size).
         peak_lr: the learning rate at the end of the warm-up, after any scaling with the batch.
-        warmup_steps: optimizer steps of the warm-up; the schedule is asked from this step on.
+        warmup_steps: optimizer steps of the warm-up; the schedule is called for this step and those after it.
     """
 
     total_steps: int
@@ -30,7 +30,7 @@ class Horizon:
     warmup_steps: int = 0
 
     def steps_in(self, epochs: float) -> int:
-        """Whole optimizer steps of so many epochs."""
+        """Optimizer steps of a number of epochs, rounded to whole steps."""
         return round(min(epochs * self.steps_per_epoch, 2.0**53))
 
     def check_min_lr(self, min_lr: float) -> None:
@@ -45,7 +45,7 @@ MinLr = Annotated[NonNegativeFloat, "learning rate the schedule falls towards; t
 
 @dataclass(frozen=True)
 class SchedulerSettings:
-    """Keys that every scheduler section takes beside the scheduler's own.
+    """Keys that every scheduler section takes besides the scheduler's own.
 
     warmup_epochs: length of the linear warm-up in epochs, rounded to whole steps (or use warmup_steps)
     warmup_steps: length of the linear warm-up in optimizer steps (or use warmup_epochs)
@@ -63,6 +63,6 @@ SCHEDULER = Kind(
     section="scheduler",
     receives={"horizon": Horizon},
     returns="function(step: int, from 0) -> learning rate of that optimizer step; plain arithmetic, no torch; it is "
-    "asked from step warmup_steps on, convrun warms up before",
+    "called from step warmup_steps on, since convrun does the warm-up",
     settings=SchedulerSettings,
 )

@@ -1,9 +1,9 @@
 """The keys a recipe may set, read from a signature: names, types, limits, defaults and meaning, written once.
 
-A component's keyword-only parameters and a section's dataclass fields become `Key`s. What a key means says a line
-`name: meaning` of the docstring, or, for a key that several share, a text in its type:
+A component's keyword-only parameters and a section's dataclass fields become `Key`s. The meaning of a key is a line
+`name: meaning` of the docstring, or, for a key that several components share, a text in its type:
 
-    LearningRate = Annotated[PositiveFloat, "peak learning rate; the scheduler moves below it"]
+    DropRate = Annotated[Fraction, "probability of dropping a feature before the head"]
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def meanings_in(docstring: str, names: Sequence[str]) -> dict[str, str]:
     current, indent = None, 0
     for line in docstring.splitlines():
         match = re.match(r"(\s*)(\w+): (.+)", line)
-        # A line that is indented deeper goes on, whatever word it begins with.
+        # A line that is indented deeper continues the meaning, whatever word it begins with.
         if current and line.strip() and len(line) - len(line.lstrip()) > indent:
             found[current] += " " + line.strip()
         elif match and match[2] in names:

@@ -1,4 +1,4 @@
-"""Keys together: whether the values of a document fit their annotations, and every fault if they do not.
+"""Sets of keys: checks the values of a document against the keys' annotations, and reports everything that is wrong.
 
 Annotations become pydantic-core schemas here rather than through `pydantic.BaseModel`: importing the latter costs about
 70 ms, half of all that `convrun validate` may take. An annotation this module does not know goes to
@@ -78,24 +78,30 @@ def _schema_by_pydantic(annotation: Any) -> core_schema.CoreSchema:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """One thing wrong with a value: the path below the section, pydantic's error type, a message."""
+class InvalidKey:
+    """A key that is unknown, missing, or has an invalid value.
+
+    Attributes:
+        path: of the key below its section.
+        type: pydantic's error type.
+        message: what the value must be.
+    """
 
     path: tuple[str | int, ...]
     type: str
     message: str
 
 
-class KeyFaults(Exception):
-    """The faults found in the values of some keys."""
+class InvalidKeys(Exception):
+    """Every invalid key of a mapping."""
 
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("; ".join(f.message for f in faults))
-        self.faults = faults
+    def __init__(self, found: list[InvalidKey]) -> None:
+        super().__init__("; ".join(key.message for key in found))
+        self.found = found
 
 
 class KeySet:
-    """Keys together: checks a mapping against all of them at once."""
+    """A set of keys, which checks a mapping against all of them at once."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self.keys = {key.name: key for key in keys}
@@ -116,15 +122,15 @@ class KeySet:
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with defaults filled in, in the keys' order.
 
-        Values are those of a YAML or JSON document; nothing is coerced but an integer to a float, a list to a tuple.
+        Values are those of a YAML or JSON document. Only an integer is converted to a float, and a list to a tuple.
 
         Raises:
-            KeyFaults: with every fault.
+            InvalidKeys: with every key that is invalid.
         """
         try:
             checked = self._validator.validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
-            raise KeyFaults(_merged(error, values)) from None
+            raise InvalidKeys(_merged(error, values)) from None
         return {name: _built(key, checked.get(name, key.default)) for name, key in self.keys.items()}
 
 
@@ -132,7 +138,7 @@ _key_sets: dict[type[Any], KeySet] = {}
 
 
 def key_set_of(section: type[Any]) -> KeySet:
-    """The keys of a section together; its schema is made once a process."""
+    """The keys of a section; made once per process, since their schema is costly."""
     if section not in _key_sets:
         _key_sets[section] = KeySet(keys_of_section(section))
     return _key_sets[section]
@@ -144,20 +150,20 @@ def _built(key: Key, value: Any) -> Any:
     return key.annotation(**value) if is_section else value
 
 
-def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
-    """One fault a place: pydantic reports each branch of a union, with the branch's name in the path."""
+def _merged(error: ValidationError, values: Mapping[str, Any]) -> list[InvalidKey]:
+    """One entry per place: pydantic reports each branch of a union, with the branch's name in the path."""
     by_path: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
     for item in error.errors(include_url=False):
         path, kind, message = _path_in(item["loc"], values, item["type"]), item["type"], _lowered(item["msg"])
         if kind == "missing" and path and isinstance(path[-1], int):
             path, kind, message = path[:-1], "too_short", "a longer list"
         by_path.setdefault(path, []).append((kind, message))
-    # A list is reported as too short when its items are wrong; the items say it better.
-    blamed = {path[:i] for path in by_path for i in range(len(path))}
+    # A list is reported as too short when its items are wrong; the messages about the items say more.
+    around = {path[:i] for path in by_path for i in range(len(path))}
     return [
-        Fault(path, found[0][0], " or ".join(dict.fromkeys(message for _, message in found)))
+        InvalidKey(path, found[0][0], " or ".join(dict.fromkeys(message for _, message in found)))
         for path, found in by_path.items()
-        if path not in blamed
+        if path not in around
     ]
 
 
@@ -176,7 +182,7 @@ def _path_in(location: tuple[str | int, ...], values: Any, kind: str) -> tuple[s
     return tuple(path)
 
 
-# pydantic's words -> a recipe's.
+# pydantic's words -> those that users of recipes read.
 _WORDS = {
     "integer": "an integer", "string": "text", "boolean": "true or false", "number": "a number", "list": "a list",
     "tuple": "a list", "array": "a list", "dictionary": "a map", "object": "a map",
@@ -184,7 +190,7 @@ _WORDS = {
 
 
 def _lowered(message: str) -> str:
-    """Pydantic's message as what follows `must be`, where it is one of the common kind."""
+    """Pydantic's message, where it is a common one, in words that follow `must be`."""
     message = message.removeprefix("Input ").removeprefix("should be ")
     message = re.sub(r"^String should have (at (?:least|most) \d+ characters?)$", r"\1 long", message)
     kind = re.match(rf"(?:an? )(?:valid )?({'|'.join(_WORDS)})\b", message)

@@ -52,7 +52,7 @@ class Launch:
         Raises:
             ConvrunError: its plugin is missing, or another version wrote the keys.
         """
-        from convrun.keys.key_sets import KeyFaults
+        from convrun.keys.key_sets import InvalidKeys
         from convrun.plugins import load_plugins
 
         values = {key: value for key, value in self.launcher.items() if key != "name"}
@@ -61,7 +61,7 @@ class Launch:
         component = registry.find("launcher", name)
         try:
             made: Launcher = component.create(**component.keys.check(values))
-        except KeyFaults as error:
+        except InvalidKeys as error:
             raise ConvrunError(f"launcher/{name} does not accept its keys in launch.json: {error}") from None
         return made
 

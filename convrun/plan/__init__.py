@@ -1,4 +1,4 @@
-"""Plans: what a recipe comes to on a machine."""
+"""Plans: a recipe resolved for a machine."""
 
 from convrun.plan.making import make_plan
 from convrun.plan.plan import Plan, checkpoint_bytes, kept_checkpoints, sharding_note, warnings

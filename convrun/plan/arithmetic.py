@@ -17,7 +17,7 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def total_steps(epochs: int | None, steps: int | None, per_epoch: int) -> int:
-    """Optimizer steps of the run: `steps` as given, else epochs × steps an epoch."""
+    """Optimizer steps of the run: `steps` as given, else epochs × steps per epoch."""
     return steps if steps is not None else (epochs or 0) * per_epoch
 
 
@@ -27,7 +27,7 @@ def accumulation(batch_size: int, micro_batch: int, processes: int) -> int:
 
 
 def interval(epochs: int | None, steps: int | None, per_epoch: int) -> int:
-    """Steps between two events: `steps` as given, else epochs × steps an epoch."""
+    """Steps between two events: `steps` as given, else epochs × steps per epoch."""
     return steps if steps is not None else (epochs or 1) * per_epoch
 
 

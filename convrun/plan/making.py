@@ -1,4 +1,4 @@
-"""Recipe + machine -> Plan: what does not fit together is found here, each problem with its place in the recipe."""
+"""Recipe + machine -> Plan. Numbers that do not fit together are found here, each with its place in the recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from convrun.augment.evaluation_geometry import default_crop_ratio
 from convrun.contracts.data import DataFacts
 from convrun.errors import KeyProblem
-from convrun.keys.durations import seconds_of
+from convrun.keys.durations import duration_seconds
 from convrun.plan.arithmetic import (
     accumulation,
     interval,
@@ -31,12 +31,12 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
     Args:
         recipe: a checked recipe.
         machine: where it runs.
-        facts: classes and images of the data; by default what the data component says of itself.
+        facts: classes and images of the data; by default those that the data component reports.
         micro_batch: what `auto` was when the run began, perhaps on another number of processes.
 
     Raises:
         RecipeError: numbers that do not fit together, each pointing into the recipe.
-        DataError: the data must be looked at to be counted, and is not there.
+        DataError: the data must be read to be counted, and are missing.
     """
     training, problems = recipe.training, _Problems(recipe)
     with problems.of(("data",)):
@@ -49,7 +49,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
     _check_input_size(recipe, problems)
     problems.raise_all()
     written = micro_batch or training.micro_batch
-    micro_batch = 1  # stands in for one that does not divide, so that other problems are found as well
+    micro_batch = 1  # a stand-in if it does not divide the batch, so that other problems are found as well
     with problems.of(("training",)):
         micro_batch = micro_batch_of(training.batch_size, written, machine.processes)
     evaluation, checkpoints, optimizer = recipe.evaluation, recipe.checkpoints, recipe.optimizer
@@ -70,7 +70,7 @@ def make_plan(recipe: Recipe, machine: Machine, facts: DataFacts | None = None, 
         total_steps=total_steps(training.epochs, training.steps, steps),
         peak_lr=peak_lr(optimizer.values["lr"], training.batch_size, optimizer.settings.lr_for_batch),
         precision=precision(training.precision, machine),
-        stop_after_seconds=seconds_of(training.stop_after) if training.stop_after else None,
+        stop_after_seconds=duration_seconds(training.stop_after) if training.stop_after else None,
         evaluation_interval=interval(evaluation.every_epochs, evaluation.every_steps, steps) if evaluation else None,
         evaluation_batch=micro_batch if eval_batch == "auto" else eval_batch,
         crop_ratio=crop_ratio(evaluation.crop_ratio if evaluation else "auto", recipe.input_size),
@@ -102,9 +102,9 @@ def precision(written: Precision, machine: Machine) -> Arithmetic | None:
 
 
 def _check_counts(recipe: Recipe, facts: DataFacts, head_size: int, steps: int, problems: _Problems) -> None:
-    """The numbers of classes and images must suffice for what the recipe wants of them."""
+    """There must be enough classes and images for the recipe."""
     if head_size < facts.num_classes:
-        message = f"a head of {head_size} cannot tell the {facts.num_classes} classes of the data apart"
+        message = f"a head of {head_size} is too small for the {facts.num_classes} classes of the data"
         problems.add(("model", "num_classes"), message, "leave it out")
     if recipe.evaluation is not None and facts.val_images == 0:
         message = "is on, but the data have no validation images"
@@ -118,7 +118,7 @@ def _check_counts(recipe: Recipe, facts: DataFacts, head_size: int, steps: int, 
 
 
 def _check_input_size(recipe: Recipe, problems: _Problems) -> None:
-    """Images must be large enough for the model. One that does not say how large is tried: `convrun.models.trial`."""
+    """Images must be large enough for the model. If it does not say how large, `convrun.models.trial` tries it."""
     model, size = recipe.model, recipe.input_size
     if "smallest_input" not in model.component.meta:
         return
@@ -129,7 +129,7 @@ def _check_input_size(recipe: Recipe, problems: _Problems) -> None:
 
     with problems.of(("model",)):
         if size < smallest():
-            message = f"{model.name} leaves nothing of {size} × {size} pixels"
+            message = f"{model.name} reduces {size} × {size} pixels to nothing"
             cure = f"set input_size to at least {smallest()}"
             patches = range(model.values.get("patch_size", 1) - 1, 0, -1)
             fitting = next((patch for patch in patches if smallest(patch_size=patch) <= size), None)
@@ -139,26 +139,26 @@ def _check_input_size(recipe: Recipe, problems: _Problems) -> None:
 
 def _check_lr(plan: Plan, problems: _Problems) -> None:
     if not math.isfinite(plan.peak_lr):
-        message = "lr × batch_size / lr_for_batch is beyond any number"
+        message = "lr × batch_size / lr_for_batch is infinite"
         problems.add(("optimizer", "lr_for_batch"), message, "lower lr, or raise lr_for_batch")
         return
-    with problems.of(("scheduler",)), plan.scheduler.component.blamed():
+    with problems.of(("scheduler",)), plan.scheduler.component.errors_attributed():
         for step in (0, plan.total_steps - 1):
             if not 0 <= plan.lr(step) < math.inf:
                 message = f"{plan.scheduler.name} gives step {step} a learning rate of {plan.lr(step)}"
-                problems.add(("scheduler",), message, "it must be a number, and not below 0")
+                problems.add(("scheduler",), message, "it must be finite, and not below 0")
 
 
 def _check_kept(recipe: Recipe, plan: Plan, problems: _Problems) -> None:
-    """Every checkpoint that is to stay for good must be one that is written."""
+    """A checkpoint can only be kept for good if one is written at that step."""
     epochs, every = recipe.checkpoints.keep.every_epochs, recipe.checkpoints.every_epochs
     if epochs is None or plan.keep_interval is None:
         return
     path = ("checkpoints", "keep", "every_epochs")
     if plan.keep_interval > plan.total_steps:
-        problems.add(path, f"has no effect: the run is over before {epochs} epochs are", "lower or remove it")
+        problems.add(path, f"has no effect: the run ends before {epochs} epochs are done", "lower or remove it")
     elif plan.keep_interval % plan.checkpoint_interval:
-        cure = f"take a multiple of checkpoints.every_epochs ({every})" if every else "give checkpoints.every_epochs"
+        cure = f"use a multiple of checkpoints.every_epochs ({every})" if every else "set checkpoints.every_epochs"
         problems.add(path, f"no checkpoint is written at the end of epoch {epochs}", cure)
 
 
@@ -170,7 +170,7 @@ def _check_mixing(plan: Plan, problems: _Problems) -> None:
 
 
 class _Problems:
-    """Collects what components and arithmetic refuse, with places in the recipe."""
+    """Collects the KeyProblems of components and arithmetic, with their places in the recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

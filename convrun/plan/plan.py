@@ -24,23 +24,23 @@ from convrun.recipe.sections import Arithmetic
 class Plan(Sections):
     """A run, resolved. Steps count from 0; an interval of n steps falls after steps n, 2n, ... and after the last.
 
-    The recipe's sections are as written: `training.micro_batch` may be `auto`, `micro_batch` is the number it comes to.
+    The recipe's sections are as written: `training.micro_batch` may be `auto`; `micro_batch` is the resulting number.
 
     Attributes:
         written: the sections as plain data, as `recipe.yaml` has them: `${env:NAME}` for secrets.
         train_images: images in the training split.
-        num_classes: size of the model's head; `data_classes` is how many of them the data have.
+        num_classes: size of the model's head; `data_classes` is the number of classes in the data.
         micro_batch: images of one forward pass on one device.
         accumulation: micro-batches a process sums up for one optimizer step.
-        steps_per_epoch: optimizer steps of one pass; what is left of the images is left out.
+        steps_per_epoch: optimizer steps of one pass; the remaining images are left out.
         peak_lr: the learning rate after the warm-up, scaled to the batch where the recipe asks for it.
-        precision: None only where no machine was looked at and the recipe says `auto`.
+        precision: None only if the recipe says `auto` and the machine is unknown.
         stop_after_seconds: how long one start may last.
         evaluation_interval: steps between evaluations; None: never evaluated.
         evaluation_batch: images of one forward pass on one device.
-        crop_ratio: of the evaluation; None: resized to the square.
+        crop_ratio: of the evaluation; None: the whole image is resized to a square.
         checkpoint_interval: steps between checkpoints.
-        keep_interval: steps; checkpoints of its multiples stay for good. None: none does.
+        keep_interval: checkpoints at multiples of this step are never deleted; None: there are none.
         workers: loader processes of each training process.
     """
 
@@ -68,7 +68,7 @@ class Plan(Sections):
 
     @property
     def micro_batch_is_auto(self) -> bool:
-        """Whether the recipe leaves the micro-batch to convrun; it may then be cut up where memory is short."""
+        """Whether the recipe leaves the micro-batch to convrun, which may then split it if memory runs out."""
         return self.training.micro_batch == "auto"
 
     @property
@@ -104,22 +104,22 @@ class Plan(Sections):
 
     @property
     def images_left_out(self) -> int:
-        """Images of each epoch that fill no whole batch: train_images − steps_per_epoch × batch_size."""
+        """Images of each epoch that do not fill a batch: train_images − steps_per_epoch × batch_size."""
         return self.train_images - self.steps_per_epoch * self.training.batch_size
 
     @property
     def is_sharded(self) -> bool:
-        """Whether each process holds a share of the weights: fsdp, where there is anybody to share with."""
+        """Whether each process holds a share of the weights: fsdp on more than one process."""
         return self.distributed.strategy == "fsdp" and self.processes > 1
 
     @property
     def image_augmentations(self) -> list[Choice[None]]:
-        """Those that see one image, in a loader worker."""
+        """The augmentations of one image, in a loader worker."""
         return [c for c in self.augmentations if c.component.meta["place"] == "image"]
 
     @property
     def batch_augmentations(self) -> list[Choice[None]]:
-        """Those that see a micro-batch, on the device."""
+        """The augmentations of a micro-batch, on the device."""
         return [c for c in self.augmentations if c.component.meta["place"] == "batch"]
 
     def is_evaluated_after(self, step: int) -> bool:
@@ -142,11 +142,11 @@ class Plan(Sections):
         return round(step / self.steps_per_epoch, 4)
 
     def ema_horizon(self) -> float | None:
-        """Updates after which a weight's share of the EMA has fallen to 1/e: 1 / (1 − decay)."""
+        """Steps after which a weight's share of the EMA has fallen to 1/e: 1 / (1 − decay)."""
         return None if self.ema is None else 1 / (1 - self.ema.decay)
 
     def parameters(self) -> int | None:
-        """Parameters of the model, where they are known without building it."""
+        """Parameters of the model; None if only building it tells."""
         model = self.model.component
         if "parameters" not in model.meta:
             return None
@@ -173,7 +173,7 @@ class Plan(Sections):
         return f"normalise (mean {mean}; std {std})"
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON-able data: the sections as written, and every derived number beside them."""
+        """The plan as JSON-serializable data: the sections as written, and every derived number beside them."""
         derived = [f.name for f in dataclasses.fields(self) if f.name not in {*self.sections(), "written"}]
         return {
             **self.written,
@@ -203,33 +203,35 @@ def checkpoint_bytes(plan: Plan) -> int | None:
 
 
 def kept_checkpoints(plan: Plan) -> int:
-    """Checkpoints on disk at most: the last ones, the best ones, those kept for good, and the one being written."""
+    """The largest number of checkpoints on disk: the last, the best, those never deleted, and the one being written."""
     for_good = plan.total_steps // plan.keep_interval if plan.keep_interval else 0
     keep = plan.checkpoints.keep
     return keep.last + (keep.best if plan.evaluation else 0) + for_good + 1
 
 
 def sharding_note(plan: Plan) -> str:
-    """That fsdp has no effect, if it has none: the recipe may be right for other machines."""
+    """A note if fsdp has no effect. It is no error, because the recipe may be meant for other machines."""
     if plan.distributed.strategy == "fsdp" and not plan.is_sharded:
-        return "distributed.strategy fsdp has no effect: one process has nobody to share the weights with"
+        return "distributed.strategy fsdp has no effect: a single process holds all weights"
     return ""
 
 
 def warnings(plan: Plan) -> list[str]:
-    """What is allowed, but seldom meant."""
+    """What is allowed but rarely intended."""
     found = []
     if plan.images_left_out > plan.train_images * 0.05:
         share = plan.images_left_out / plan.train_images
         found.append(
-            f"{plan.images_left_out:,} images ({share:.0%}) of each epoch fill no whole batch and are left out"
+            f"{plan.images_left_out:,} images ({share:.0%}) of each epoch do not fill a batch and are left out"
         )
     if plan.ema is not None and (left := plan.ema.decay**plan.total_steps) > 0.05:
-        found.append(f"the EMA will still hold {left:.0%} of the first weights at the end: decay is high for this run")
+        found.append(
+            f"the EMA will still hold {left:.0%} of the initial weights at the end: decay is high for this run"
+        )
     if note := sharding_note(plan):
         found.append(note)
     if plan.logging.every_steps > plan.total_steps:
-        found.append(f"one row is logged, at the end: logging.every_steps is beyond the {plan.total_steps} steps")
+        found.append(f"only one row is logged, at the end: logging.every_steps exceeds the {plan.total_steps} steps")
     if plan.lr(plan.total_steps - 1) > plan.peak_lr / 2 and plan.scheduler.name == "cosine":
         found.append("the learning rate is still above half its peak at the end")
     return found

@@ -1,7 +1,7 @@
 """The linear warm-up that convrun does before every schedule.
 
-The convention is that of ConvNeXt's released training code (arXiv:2201.03545): the warm-up includes both of its ends,
-so its last step has the peak learning rate, and the schedule after it starts at the peak again.
+It follows ConvNeXt's released training code (arXiv:2201.03545): the warm-up includes both ends, so its last step has
+the peak learning rate, and the schedule after it starts at the peak again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def horizon_of(settings: SchedulerSettings, total_steps: int, steps_per_epoch: i
 
 
 def warmed_up(schedule: Schedule, horizon: Horizon, start_lr: float) -> Schedule:
-    """The schedule after a straight line from start_lr to the peak; a warm-up of one step is its start alone."""
+    """A straight line from start_lr to the peak, then the schedule; a warm-up of one step has only start_lr."""
     rise = (horizon.peak_lr - start_lr) / max(horizon.warmup_steps - 1, 1)
 
     def lr_of(step: int) -> float:

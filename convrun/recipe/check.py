@@ -10,7 +10,7 @@ from typing import Any
 from convrun.contracts import KINDS
 from convrun.errors import ConvrunError, KeyProblem
 from convrun.keys import Key, is_section, keys_of_section, section_of
-from convrun.keys.key_sets import Fault, KeyFaults, KeySet, key_set_of
+from convrun.keys.key_sets import InvalidKey, InvalidKeys, KeySet, key_set_of
 from convrun.keys.type_text import type_text
 from convrun.recipe.consistency import inconsistencies
 from convrun.recipe.inheritance import LIST_SECTIONS, SINGLE_SECTIONS
@@ -93,7 +93,7 @@ class _Checker:
             elif key not in sections:
                 guesses.add(self.unknown((key,), sections | header))
         for section in REQUIRED:
-            # With `extends` misspelt, the parent would have brought them.
+            # If `extends` is misspelt, the parent would have provided it.
             if section not in self.tree.value and not guesses & {section, "extends"}:
                 self.report((section,), "is missing", "every recipe needs it")
         return values
@@ -129,33 +129,33 @@ class _Checker:
     ) -> dict[str, Any] | None:
         try:
             return keys.check(values)
-        except KeyFaults as error:
+        except InvalidKeys as error:
             guesses = {
-                self.unknown((*path, *fault.path), {*_keys_around(fault.path, keys), *(extra or ())})
-                for fault in error.faults
-                if fault.type == "extra_forbidden"
+                self.unknown((*path, *key.path), {*_keys_around(key.path, keys), *(extra or ())})
+                for key in error.found
+                if key.type == "extra_forbidden"
             }
-            for fault in error.faults:
-                if fault.type == "missing":
-                    if fault.path[-1] not in guesses:
-                        around = _keys_around(fault.path, keys)
-                        meaning = around[str(fault.path[-1])].meaning if fault.path[-1] in around else ""
-                        self.report((*path, *fault.path), "is missing", meaning)
-                elif fault.type in ("too_short", "too_long") and len(fault.path) == 1:
-                    wanted = type_text(keys.keys[str(fault.path[0])].annotation).replace("list of", "a list of", 1)
-                    self.report_value(path, dataclasses.replace(fault, message=wanted), values)
-                elif fault.type != "extra_forbidden":
-                    self.report_value(path, fault, values)
+            for key in error.found:
+                if key.type == "missing":
+                    if key.path[-1] not in guesses:
+                        around = _keys_around(key.path, keys)
+                        meaning = around[str(key.path[-1])].meaning if key.path[-1] in around else ""
+                        self.report((*path, *key.path), "is missing", meaning)
+                elif key.type in ("too_short", "too_long") and len(key.path) == 1:
+                    wanted = type_text(keys.keys[str(key.path[0])].annotation).replace("list of", "a list of", 1)
+                    self.report_value(path, dataclasses.replace(key, message=wanted), values)
+                elif key.type != "extra_forbidden":
+                    self.report_value(path, key, values)
         return None
 
-    def report_value(self, path: KeyPath, fault: Fault, values: Any) -> None:
-        for step in fault.path:
+    def report_value(self, path: KeyPath, key: InvalidKey, values: Any) -> None:
+        for step in key.path:
             values = values[step]
-        sentence = fault.message if fault.message[:1].isupper() else f"must be {fault.message}"
-        guess = nearest(values, _quoted(fault.message)) if isinstance(values, str) else None
+        sentence = key.message if key.message[:1].isupper() else f"must be {key.message}"
+        guess = nearest(values, _quoted(key.message)) if isinstance(values, str) else None
         cure = f"did you mean {guess}?" if guess else ""
-        values = with_references(values, self.tree.at((*path, *fault.path)))
-        self.report((*path, *fault.path), f"{sentence}, got {_shown(values)}", cure)
+        values = with_references(values, self.tree.at((*path, *key.path)))
+        self.report((*path, *key.path), f"{sentence}, got {_shown(values)}", cure)
 
     def component_section(self, name: str, kind: str) -> Choice[Any] | None:
         node = self.tree.value.get(name)
@@ -202,7 +202,7 @@ class _Checker:
             return None
         try:
             component = registry.find(kind, name)
-            with component.blamed():
+            with component.errors_attributed():
                 checked_values = self.check_keys(path, component.keys, values, {"name"})
         except ConvrunError as error:
             self.report((*path, "name"), str(error))
@@ -237,7 +237,7 @@ def _defaults(section: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keys_around(path: KeyPath, keys: KeySet) -> Mapping[str, Key]:
-    """The keys of the map that holds the last step of a path: of the section itself, or of a section within."""
+    """The keys of the map in which a path ends: the section itself, or a section inside it."""
     around: Mapping[str, Key] = keys.keys
     for step in path[:-1]:
         annotation = around[str(step)].annotation if step in around else None

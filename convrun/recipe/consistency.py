@@ -1,4 +1,4 @@
-"""Checks across sections: what contradicts, and keys that can have no effect. Each yields (path, message, cure)."""
+"""Checks across sections: contradictions, and keys that have no effect. Each check yields (path, message, cure)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_NAME = 200  # of the 255 bytes that file systems give a name
 
 
 def inconsistencies(recipe: Recipe) -> list[Finding]:
-    """Everything that contradicts in a recipe whose sections are each fine."""
+    """Everything that contradicts in a recipe whose sections are each valid."""
     return [finding for check in _CHECKS for finding in check(recipe)]
 
 
@@ -39,7 +39,7 @@ def _durations(recipe: Recipe) -> Iterator[Finding]:
 
 def _ema_weights(recipe: Recipe) -> Iterator[Finding]:
     if recipe.ema is None:
-        cure = "add ema: {decay: 0.9999}, or take model"
+        cure = "add ema: {decay: 0.9999}, or use model"
         if recipe.evaluation and recipe.evaluation.report == "ema":
             yield ("evaluation", "report"), "reports the EMA, but the recipe keeps none", cure
         for choice in recipe.callbacks:
@@ -69,17 +69,17 @@ def _sharding(recipe: Recipe) -> Iterator[Finding]:
         message = "fsdp has no loss scaling, which fp16 needs: no process sees whether another's share overflows"
         yield path, message, f"set training.precision to bf16, or {cure}"
     if recipe.training.compile:
-        message = "fsdp gathers each block's weights from hooks, which torch.compile cuts the model up at"
+        message = "fsdp gathers each block's weights in hooks, and torch.compile breaks the graph at each of them"
         yield path, message, f"set training.compile to false, or {cure}"
     if not recipe.optimizer.component.meta.get("shards", False):
         able = [c.name for c in registry.all("optimizer") if c.meta.get("shards", False)]
-        message = f"{recipe.optimizer.name} is not known to work on shares of weights, as fsdp has it do"
-        yield path, message, f"take {listed(able, 12)}, or {cure}"
+        message = f"{recipe.optimizer.name} is not known to work on shares of weights, which fsdp gives it"
+        yield path, message, f"use {listed(able, 12)}, or {cure}"
 
 
 def _activation_checkpointing(recipe: Recipe) -> Iterator[Finding]:
     if recipe.distributed.activation_checkpointing and recipe.training.compile:
-        message = "has no say in what torch.compile computes anew in the backward pass: that it decides itself"
+        message = "has no effect with torch.compile, which itself decides what the backward pass recomputes"
         path = ("distributed", "activation_checkpointing")
         yield path, message, "set training.compile to false, or remove it"
 
@@ -94,7 +94,7 @@ def _init(recipe: Recipe) -> Iterator[Finding]:
     if init.from_ is None:
         for key, default in (("weights", "model"), ("head", "keep"), ("sha256", None), ("ignore", ())):
             if getattr(init, key) != default:
-                yield ("init", key), "has no effect: no weights are loaded", "give init.from, or remove it"
+                yield ("init", key), "has no effect: no weights are loaded", "set init.from, or remove it"
 
 
 def _no_evaluation(recipe: Recipe) -> Iterator[Finding]:
@@ -112,7 +112,7 @@ def _augmentation_list(recipe: Recipe) -> Iterator[Finding]:
             yield choice.path, f"{choice.name} is listed twice", "keep one"
         for other, reason in meta.get("conflicts", {}).items():
             if other in seen:
-                yield choice.path, f"{choice.name} cannot stand beside {other}: {reason}", "remove one of them"
+                yield choice.path, f"{choice.name} cannot be combined with {other}: {reason}", "remove one of them"
         for earlier, before in seen.items():
             if choice.name in before.component.meta.get("after", ()):
                 yield choice.path, f"{choice.name} comes after {earlier}", f"list it before {earlier}"
@@ -140,7 +140,7 @@ def _loggers(recipe: Recipe) -> Iterator[Finding]:
 
 def _name_is_a_folder(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.name
-    # A leading `.` would hide it, a leading `-` be an option of every command that it is given to.
+    # A leading `.` would hide the folder; with a leading `-`, every command would take its name for an option.
     is_fine = name.isprintable() and name == name.strip() and name[0] not in ".-" and not set(name) & set('/\\:"')
     if not is_fine:
         yield ("name",), f"{_cut(name)} cannot name a folder", "use letters, digits, _ and -"
@@ -171,7 +171,7 @@ _CHECKS: list[Callable[[Recipe], Iterator[Finding]]] = [
 def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted key, value before, value after) of all that differs between two resolved recipes.
 
-    A list without items is as good as none: an older recipe lacks the keys that came after it.
+    An empty list equals a missing key: an older recipe lacks keys that were added later.
     """
     found: list[tuple[str, Any, Any]] = []
     for key in [*before, *(k for k in after if k not in before)]:

@@ -1,6 +1,6 @@
 """`extends`: a recipe over its parent. Maps merge, lists replace, and another `name` replaces a section.
 
-What describes one recipe alone (`name`, `summary`, `expect`, `notes`) is not inherited: a changed recipe must not
+Keys that describe a single recipe (`name`, `summary`, `expect`, `notes`) are not inherited: a changed recipe must not
 claim its parent's results.
 """
 
@@ -25,7 +25,7 @@ def read_with_parents(path: Path, shown_as: str | None = None) -> Node:
     """The tree of a recipe file with its parents merged in.
 
     Raises:
-        RecipeError: as `read_file`, or a parent that does not exist, or a circle of parents.
+        RecipeError: as `read_file`, or a parent does not exist, or the parents form a circle.
     """
     return _read(path, shown_as, ())
 

@@ -16,7 +16,7 @@ def overridden(tree: Node, overrides: Sequence[str]) -> Node:
     """The tree with every override applied, in order.
 
     Raises:
-        RecipeError: with a problem for each override that is not KEY=VALUE or reaches into nothing.
+        RecipeError: with a problem for each override that is not KEY=VALUE or whose path leads nowhere.
     """
     problems: list[Problem] = []
     for text in overrides:
@@ -106,7 +106,7 @@ def _with(node: Node, steps: list[str], new: Node, text: str, path: Path = ()) -
 
 
 def _replaced(old: Node | None, new: Node, section: str) -> Node:
-    """`model=convnext_small` with the name it already has keeps the section's keys; any other value replaces."""
+    """`model=convnext_small` keeps the section's keys if it already has that name; any other value replaces it."""
     is_same_name = (
         section in SINGLE_SECTIONS
         and old is not None
@@ -127,5 +127,5 @@ def _index(node: Node, step: str, text: str, path: Path) -> int:
         return names.index(step)
     has = listed([f"{i} ({name})" if name else str(i) for i, name in enumerate(names)]) or "nothing"
     where = "the components of " if dotted(path) in LIST_SECTIONS else ""
-    message = f"{where}{dotted(path)} are {has}; {step!r} is none of them"
+    message = f"there is no {step!r} here: {where}{dotted(path)} are {has}"
     raise RecipeError([Problem(_place(text), (*path, step), message, f"{dotted(path)}=[...] sets the whole list")])

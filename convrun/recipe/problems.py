@@ -32,7 +32,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, which key, what, and how to mend it."""
+    """One thing that is wrong: where, which key, what, and how to fix it."""
 
     place: Place | None
     path: Path
@@ -54,7 +54,7 @@ class Problem:
 
 
 def excerpt(text: str, column: int) -> tuple[str, str]:
-    """A source line without its indentation (of a long one, the part around the column), and its caret."""
+    """A source line without its indentation (if it is long, the part around the column), and its caret."""
     length, at = len(text.rstrip()), min(column - 1, len(text))
     start = min(at, len(text) - len(text.lstrip()))
     if length - start > MOST_SHOWN:
@@ -67,7 +67,7 @@ def excerpt(text: str, column: int) -> tuple[str, str]:
 
 
 def _columns(text: str) -> int:
-    """The columns a terminal gives to the text."""
+    """The number of columns that the text takes on a terminal."""
     if text.isascii():
         return len(text)
     import unicodedata

@@ -38,11 +38,11 @@ S_co = TypeVar("S_co", covariant=True)
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Generic[S_co]):
-    """A component a recipe names, with the values of all its keys. `S_co` is the dataclass of its kind's keys.
+    """A component that a recipe names, with the values of all its keys. `S_co` is the dataclass of its kind's keys.
 
     Attributes:
         values: of the component's own keys and of those its kind adds.
-        shown: what stands for the values of some keys wherever they are written: `${env:NAME}` for secrets.
+        shown: what is written in place of the values of some keys: `${env:NAME}` for secrets.
     """
 
     kind: str
@@ -69,9 +69,9 @@ class Choice(Generic[S_co]):
         own = {key.name for key in self.component.own_keys}
         return {name: value for name, value in self.values.items() if name in own}
 
-    def create(self, *handed: Any) -> Any:
-        """Build the component; `handed` is what its kind's contract says."""
-        return self.component.create(*handed, **self.values)
+    def create(self, *arguments: Any) -> Any:
+        """Builds the component from the positional arguments of its kind's contract and the recipe's values."""
+        return self.component.create(*arguments, **self.values)
 
     def as_written(self) -> dict[str, Any]:
         """As a recipe would write it, every key spelled out."""
@@ -86,9 +86,9 @@ class Choice(Generic[S_co]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sections:
-    """What a run is made of, as its recipe says it, defaults filled in. None: the section is off.
+    """The sections that define a run, as in its recipe, with defaults filled in. None: the section is off.
 
-    The Recipe adds what is of no consequence for the numbers of the run, the Plan adds what is derived.
+    The Recipe adds what does not affect the numbers of the run, the Plan adds what is derived.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Sections:
     callbacks: tuple[Choice[None], ...]
 
     def sections(self) -> dict[str, Any]:
-        """All of the above by name."""
+        """All sections by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Sections)}
 
 
@@ -133,14 +133,14 @@ class Recipe(Sections):
         return (node.key_place or node.place) if node else None
 
     def nearest_place(self, path: Sequence[str | int]) -> Place | None:
-        """Where the value at a path was written, else where what contains it was."""
+        """Where the value at a path was written; for a default, where the section around it was."""
         steps = tuple(path)
         while steps and self.tree.at(steps) is None:
             steps = steps[:-1]
         return self.place(steps)
 
     def is_overridden(self) -> bool:
-        """Whether the command line changed anything but where the data and the logs are."""
+        """Whether the command line changed anything except where the data are, how they are loaded, and the logs."""
 
         def changed(node: Node, path: KeyPath) -> bool:
             if path in (("data", "root"), ("data", "path"), ("data", "workers"), ("data", "prefetch"), ("logging",)):
@@ -154,14 +154,14 @@ class Recipe(Sections):
         return changed(self.tree, ())
 
     def resolved(self) -> dict[str, Any]:
-        """The whole recipe as plain data, defaults spelled out: it reruns alone, whatever the defaults become.
+        """The whole recipe as plain data with all defaults: it can be run by itself, even if defaults change later.
 
-        Secrets of the environment are the references that were written, so they must be set again.
+        Secrets from the environment stay references, so they must be set again.
         """
         everything = {f.name: _as_written(getattr(self, f.name)) for f in dataclasses.fields(self)}
         everything["logging"]["to"] = everything.pop("loggers")
         if self.evaluation is None:
-            del everything["checkpoints"]["keep"]["best"]  # it would be a key without effect, which no recipe may hold
+            del everything["checkpoints"]["keep"]["best"]  # a key without effect is an error
         return {
             key: with_references(plain(everything[key]), self.tree.value.get(key))
             for key in ORDER
@@ -189,7 +189,7 @@ def _as_written(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as a YAML file has it: tuples as lists, sections as maps, pydantic's types as they were written."""
+    """A value as a YAML file holds it: tuples as lists, sections as maps, pydantic's types as they were written."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _INT = re.compile(r"[-+]?[0-9]+")
-_OTHER_BASE = re.compile(r"0o[0-7]{1,20}|0x[0-9a-fA-F]{1,16}")  # longer ones stay text, which no number takes
+_OTHER_BASE = re.compile(r"0o[0-7]{1,20}|0x[0-9a-fA-F]{1,16}")  # longer ones stay text, which no numeric key accepts
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -33,11 +33,11 @@ def scalar(text: str) -> Any:
 
 
 def _finite_or_text(digits: str) -> float | str:
-    """A longer integer as a float, or as text, which no number takes, if it is beyond the largest: not as infinity."""
+    """A longer integer as a float; as text, which no numeric key accepts, if the float would be infinite."""
     value = float(digits)
     return value if math.isfinite(value) else digits
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair: Python stands them in for bytes that are not UTF-8."""
+    """Whether the text has no lone surrogates, by which Python represents bytes that are not UTF-8."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

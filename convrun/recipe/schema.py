@@ -72,7 +72,7 @@ def _properties(keys: list[Key]) -> dict[str, Any]:
         described = properties[key.name]
         described.pop("title", None)
         if "$ref" in json.dumps(described):
-            described = {}  # a plugin's type that refers to another: left to convrun, editors need not know it
+            described = {}  # a plugin's type that refers to another type: convrun checks it, editors do not
         if key.meaning:
             described["description"] = key.meaning
         properties[key.name] = _with_reference(described)
@@ -80,7 +80,7 @@ def _properties(keys: list[Key]) -> dict[str, Any]:
 
 
 def _with_reference(described: dict[str, Any]) -> dict[str, Any]:
-    """A number, or a text of some form, may come from the environment, and is other text until then."""
+    """A number, or a text with a pattern, may come from the environment, so the schema allows a reference instead."""
     reference = {"type": "string", "pattern": r"^\$\{env:"}
     if _has_form(described):
         about = {name: described.pop(name) for name in ("description", "default") if name in described}

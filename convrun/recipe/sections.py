@@ -1,4 +1,4 @@
-"""The sections of a recipe that are plain settings: one dataclass each, one line for every key.
+"""The sections of a recipe that are plain settings: one dataclass each, with one line for every key.
 
 Component sections (model, data, optimizer, ...) take their keys from the registry instead.
 """
@@ -21,7 +21,7 @@ Percent = Annotated[float, Limits(ge=0, le=100)]
 
 @dataclass(frozen=True)
 class Header:
-    """What a recipe says of itself, and the settings that belong to no section.
+    """What describes the recipe itself, and the settings that belong to no section.
 
     extends: the recipe this one changes: a shipped name, or a path relative to this file
     name: names the run's folder; the file's name if not given
@@ -43,13 +43,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Expect:
-    """The result that is published or was measured, for comparison.
+    """A published or measured result, for comparison.
 
     top1: top-1 accuracy in percent on the validation images
     top5: top-5 accuracy in percent
     weights: which weights reached it
     source: where it is published, or how it was measured
-    needs: GPUs, hours, disk, as far as they are known
+    needs: GPUs, hours and disk, as far as they are known
     """
 
     top1: Percent | None = None
@@ -64,11 +64,11 @@ class Init:
     """The weights a run starts from.
 
     from: a file, a URL, timm:NAME (timm's pretrained weights) or hf:OWNER/NAME (a repository of the Hugging Face hub)
-    weights: which of the weights in a checkpoint that holds both: the model's, or their EMA
+    weights: which weights to take from a file that holds both: the model's, or their EMA
     head: keep loads the classifier too; reinit makes a new one for this data set's classes
     head_init_scale: factor on the initial weights and bias of a new head
-    sha256: the file's checksum, or its first digits (8 at least); another file is refused
-    ignore: patterns (`*` stands for anything) of the names of tensors in the file that are left out
+    sha256: the file's checksum, or its first digits (at least 8); another file is refused
+    ignore: patterns (`*` matches anything) for the names of tensors in the file that are left out
     """
 
     from_: Annotated[str, Limits(min_length=1)] | None = None
@@ -81,21 +81,21 @@ class Init:
 
 @dataclass(frozen=True)
 class Training:
-    """How long and in what portions.
+    """How long to train, in which batches and with which arithmetic.
 
     batch_size: images of one optimizer step, over all processes and accumulation
     epochs: passes over the training images (or give steps)
-    steps: optimizer steps in all (or give epochs)
+    steps: optimizer steps of the whole run (or give epochs)
     micro_batch: images of one forward pass on one device; auto: the largest divisor of a process's share up to 128
-    precision: arithmetic of the forward pass; auto: bf16 on a GPU that has it, else float32
-    clip_grad_norm: largest norm of a step's gradient; longer ones are scaled down to it
-    nonfinite: what happens when the loss or the gradient of a step is no number. stop: the run ends (exit code 3), from
-        the weights of the last checkpoint it can go on; skip: the step is not applied, which costs a wait for the
-        device each step. In fp16 a gradient that overflows is skipped either way: that is how its loss scale is found
-    nonfinite_limit: most steps of a run that may be skipped so; only with nonfinite: skip
+    precision: arithmetic of the forward pass; auto: bf16 on a GPU that supports it, else float32
+    clip_grad_norm: largest norm of a step's gradient; a larger gradient is scaled down to it
+    nonfinite: what happens when the loss or the gradient of a step is non-finite. stop: the run ends (exit code 3), and
+        its last checkpoint can be resumed; skip: the step is not applied, which costs a wait for the device each
+        step. In fp16 a step whose gradient overflows is skipped either way: that is how the loss scale is found
+    nonfinite_limit: how many steps of a run may be skipped this way; only with nonfinite: skip
     compile: whether torch.compile compiles the model
-    stop_after: how long a start may last; then it saves and ends with exit code 75, to be started again. Make it
-        shorter than the time limit of the job, by more than a step and a checkpoint take
+    stop_after: how long one start may last; then the run saves and ends with exit code 75, to be started again. Make
+        it shorter than the job's time limit, by more than a step and a checkpoint take
     """
 
     batch_size: Annotated[int, Limits(gt=0, le=2**20)]
@@ -112,12 +112,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Distributed:
-    """What of a model each of several processes holds. A run may change it whenever it goes on.
+    """How several processes hold a model. It may change whenever a run is resumed.
 
-    strategy: ddp: each process holds weights, gradients, the optimizer's state and the EMA whole; fsdp: of each only
-        its share, and a block's weights are gathered when they are needed, in bf16 if that is the precision
-    activation_checkpointing: whether the backward pass computes a block's activations anew from its input, instead of
-        keeping them from the forward pass: less memory for about a third more computing, and the same numbers
+    strategy: ddp: each process holds all weights, gradients, optimizer state and the EMA; fsdp: each holds a share of
+        them, and a block's weights are gathered when they are needed, in bf16 if that is the precision
+    activation_checkpointing: whether the backward pass recomputes a block's activations from its input, instead of
+        keeping them from the forward pass: less memory for about a third more computation, and the same numbers
     """
 
     strategy: Strategy = "ddp"
@@ -128,7 +128,7 @@ class Distributed:
 class Ema:
     """An exponential moving average of the weights, in float32, updated after each optimizer step.
 
-    decay: what remains of the average at each update; 1 / (1 - decay) updates is its memory
+    decay: share of the average that each step keeps; it averages over about 1 / (1 - decay) steps
     """
 
     decay: Annotated[float, Limits(gt=0, lt=1)]
@@ -167,11 +167,11 @@ class Logging:
 
 @dataclass(frozen=True)
 class Keep:
-    """Which checkpoints stay.
+    """Which checkpoints are kept.
 
     last: how many of the newest
     best: how many of the best by the reported top-1
-    every_epochs: those that end epochs n, 2n, ... stay for good
+    every_epochs: those at the end of epochs n, 2n, ... are never deleted
     """
 
     last: PositiveInt = 2
@@ -181,11 +181,11 @@ class Keep:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When the state of the run is saved; the end of the run, and a signal, always save.
+    """When the state of the run is saved; it is always saved at the end of the run and on a signal.
 
     every_epochs: epochs between checkpoints (or give every_steps)
     every_steps: optimizer steps between checkpoints
-    keep: which of them stay
+    keep: which of them are kept
     """
 
     every_epochs: PositiveInt | None = None
@@ -193,7 +193,7 @@ class Checkpoints:
     keep: Keep = field(default_factory=Keep)
 
 
-# Sections of plain settings, in the order a recipe lists them. None: the section may be left out, and then is off.
+# Sections of plain settings, in the order in which a recipe lists them.
 PLAIN_SECTIONS: dict[str, type[Any]] = {
     "expect": Expect,
     "init": Init,
@@ -204,7 +204,7 @@ PLAIN_SECTIONS: dict[str, type[Any]] = {
     "logging": Logging,
     "checkpoints": Checkpoints,
 }
-# Component sections that need not be written, and what stands for them then.
+# Component sections that may be left out, and their defaults.
 DEFAULT_COMPONENTS: dict[str, dict[str, Any]] = {
     "loss": {"name": "cross_entropy"},
     "launcher": {"name": "local"},

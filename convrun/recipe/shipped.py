@@ -1,4 +1,4 @@
-"""Where recipes are: a path, or the name of one that ships with convrun."""
+"""Finds a recipe by its path, or by the name of one that ships with convrun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of every shipped recipe. Files that start with `_` are parents of others, no recipes."""
+    """Name -> file of every shipped recipe. Files that start with `_` are only parents of recipes."""
     return {name: path for name, path in _shipped_files().items() if not name.startswith("_")}
 
 
@@ -30,7 +30,7 @@ def find_recipe(text: str) -> Path:
     """The file that a path or a shipped name stands for.
 
     Raises:
-        UsageError: neither; says the nearest shipped name.
+        UsageError: there is none; names the nearest shipped recipe.
     """
     path = Path(text)
     if os.path.isdir(text) and os.path.isfile(path / "recipe.yaml"):  # noqa: PTH112, PTH113 - these take any text
@@ -49,7 +49,7 @@ def find_parent(text: str, folder: Path) -> Path:
     """The file that `extends: text` stands for in a recipe in `folder`: a path, a neighbour's name or a shipped name.
 
     Raises:
-        UsageError: none of them; says the nearest name.
+        UsageError: there is none; names the nearest.
     """
     is_path = "/" in text or text.endswith((".yaml", ".yml"))
     parent = folder / (text if is_path else f"{text}.yaml")
@@ -70,8 +70,9 @@ def _unknown(text: str, what: str, names: Iterable[str]) -> UsageError:
 
 
 def copy_recipe(source: str, destination: Path | None) -> Path:
-    """Copies a recipe's file; returns where to. From there a parent that ships is still found by its name, and the
-    schema that editors check recipes by is where it was.
+    """Copies a recipe's file; returns the copy's path.
+
+    The copy still finds a shipped parent by its name, and names the schema by its full path, for editors.
 
     Raises:
         UsageError: there is no such recipe, or the destination exists.

@@ -1,7 +1,7 @@
 """`${env:NAME}` and `${env:NAME:default}`, the only interpolation.
 
-A variable whose name says that it holds a secret (`convrun.text.secrets`) is used, but never written down: what
-convrun saves of a recipe holds the reference in its place.
+A variable whose name says that it holds a secret (`convrun.text.secrets`) is used but never saved: a saved recipe holds
+the reference instead.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NAME = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::(.*))?", re.DOTALL)
 
 
 def substituted(node: Node, problems: list[Problem], path: Path = (), env: Mapping[str, str] = os.environ) -> Node:
-    """The tree with environment variables filled in; what cannot be is added to `problems`.
+    """The tree with environment variables filled in; a reference that cannot be filled in is added to `problems`.
 
-    An unquoted value is read again as a YAML scalar once it is filled in, a quoted one stays text.
+    An unquoted value is read again as a YAML scalar once it is filled in; a quoted one stays text.
     """
     if isinstance(node.value, dict):
         return node.with_value({k: substituted(n, problems, (*path, k), env) for k, n in node.value.items()})
@@ -56,12 +56,12 @@ def substituted(node: Node, problems: list[Problem], path: Path = (), env: Mappi
     if "${" in text and "${" in _REFERENCE.sub("", node.value):
         problems.append(Problem(node.place, path, "${ without its }", "write ${env:NAME}"))
     value = scalar(text) if node.is_plain else text
-    is_secret = bool(secrets) and isinstance(value, str)  # a number or a switch is none
+    is_secret = bool(secrets) and isinstance(value, str)  # numbers, true and false count as no secrets
     return dataclasses.replace(node, value=value, reference=node.value if is_secret else None)
 
 
 def with_references(data: Any, node: Node | None) -> Any:
-    """Plain data as checked, with the references of the node it came from in the place of secrets."""
+    """Plain data as checked, with the references of the node it came from in place of secrets."""
     if node is None:
         return data
     if isinstance(data, str) and node.reference is not None:

@@ -1,4 +1,4 @@
-"""What somebody who wrote an unknown key most likely meant: a slip, another section's key, or another tool's word."""
+"""What an unknown key was most likely meant to be: a misspelt key, another section's key, or another tool's word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convrun.recipe.tree import Node
 from convrun.registry import registry
 from convrun.text.wording import is_one_slip, listed, nearest
 
-# Words of the scripts people come from -> ours.
+# Words of other training scripts -> convrun's keys.
 OTHER_WORDS = {
     "learning_rate": "optimizer.lr",
     "base_lr": "optimizer.lr",
@@ -55,7 +55,7 @@ OTHER_WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """A cure to print, and the name of this very section it proposes, if it does."""
+    """A cure to print, and the key of this section that it proposes, if it proposes one."""
 
     cure: str
     name: str | None = None

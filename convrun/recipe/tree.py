@@ -2,7 +2,7 @@
 
 The tree is composed from PyYAML's events rather than by its own composer, for four reasons: every node keeps its
 place, a duplicate key is an error, scalars follow YAML 1.2's core schema (`4e-3` is a float, `on` a string), and an
-alias bomb or a thousand brackets end in a message before they end in memory.
+alias bomb or a thousand brackets give an error before they fill the memory.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Node:
         place: where the value starts.
         key_place: where its key starts, if it is the value of a key.
         is_plain: for text, whether it was written without quotes.
-        size: the nodes below it and itself, aliases counted as often as they are used.
-        reference: for text that a secret of the environment was filled into, what was written: `${env:NAME}`.
+        size: the number of nodes, itself included; aliases count each time they are used.
+        reference: for text that a secret was filled into, what was written: `${env:NAME}`.
     """
 
     value: Any
@@ -103,7 +103,7 @@ def read_text(text: str, source: str) -> Node:
     """The tree of one YAML document.
 
     Raises:
-        RecipeError: not YAML, or YAML that a recipe does not use.
+        RecipeError: not YAML, or a feature of YAML that recipes do not use.
     """
     if not is_unicode(text):
         raise RecipeError([Problem(Place(source, 0, 0), (), "is not UTF-8")])
@@ -146,7 +146,7 @@ class _Composer:
         return root
 
     def unreadable(self, error: yaml.YAMLError) -> Problem:
-        """What YAML's reader refuses, without a mark: characters that no YAML file may hold."""
+        """The problem of a character that no YAML file may hold; PyYAML's own error does not say where it is."""
         bad = next((i for i, c in enumerate(self.text) if (c < " " and c not in "\t\n\r") or c == "\x7f"), None)
         if bad is None:
             reason = str(error).splitlines()[0] if str(error) else "syntax error"
@@ -194,10 +194,10 @@ class _Composer:
 
     def alias(self, event: Any) -> Node:
         if event.anchor not in self.anchors:
-            self.stop(event, f"*{event.anchor} refers to nothing before it", f"&{event.anchor} must come first")
+            self.stop(event, f"there is no &{event.anchor} before *{event.anchor}", "define the anchor first")
         node = self.anchors[event.anchor]
         if node is None:
-            self.stop(event, f"*{event.anchor} is part of what it stands for", "write it out")
+            self.stop(event, f"*{event.anchor} is inside the value it refers to", "write it out")
         self.count(event, node.size)
         return node
 

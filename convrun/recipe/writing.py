@@ -25,9 +25,9 @@ def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     # PyYAML quotes what YAML 1.1 would misread; `1e3` and `0o17` are text there, and numbers for us.
     style = "'" if not isinstance(scalar(value), str) else "|" if "\n" in value else None
     if any(line_break in value for line_break in "\x85\u2028\u2029"):
-        style = '"'  # the others write these as they are, and a reader folds them
+        style = '"'  # the other styles write these as they are, and a reader folds them
     if "${" in value and style is None:
-        style = '"'  # what is filled in there stays text, whatever it looks like
+        style = '"'  # in quotes, what is filled in stays text, whatever it looks like
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -36,7 +36,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The recipe as resolved: a file that reruns alone."""
+    """The recipe as resolved: a file that can be run by itself."""
     return to_yaml(recipe.resolved())
 
 

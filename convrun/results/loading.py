@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convrun.augment.crops import evaluation_transform
 from convrun.errors import CheckpointError, ConvrunError, DataError, ModelError, UsageError
-from convrun.keys.key_sets import KeyFaults
+from convrun.keys.key_sets import InvalidKeys
 from convrun.plugins import load_plugins
 from convrun.recipe import load_plugins_of
 from convrun.recipe.inheritance import read_with_parents
@@ -150,7 +150,7 @@ def _built(facts: ModelFacts, source: Path | str) -> nn.Module:
         checked = component.keys.check(values)
         with torch.random.fork_rng(devices=[]):
             model: nn.Module = component.create(facts.num_classes, **checked)
-    except (ConvrunError, KeyFaults) as error:
+    except (ConvrunError, InvalidKeys) as error:
         raise ModelError(
             f"the model of {source} cannot be built here: {error} (it was written by convrun {facts.version})"
         ) from error

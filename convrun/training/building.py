@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convrun.augment.crops import evaluation_transform
-from convrun.contracts.augmentation import Shape
+from convrun.contracts.augmentation import ImageFormat
 from convrun.contracts.data import ImageSet
 from convrun.contracts.logger import RunInfo
 from convrun.data.order import TrainingOrder
@@ -54,7 +54,7 @@ def build_loop(
     callbacks = [choice.create(info) for choice in plan.callbacks]
     state = RunState(plan, model, plan.optimizer.create(groups), strategy, callbacks)
     inputs = Normalised(plan.data.settings.mean, plan.data.settings.std, device)
-    augmentations = [choice.create(shape_of(plan)) for choice in plan.batch_augmentations]
+    augmentations = [choice.create(image_format_of(plan)) for choice in plan.batch_augmentations]
     step = Step(plan, state, plan.loss.create(), inputs, augmentations, strategy)
     batches, validation = batches_of(plan, images, device, group, recorder)
     evaluation = Evaluation(validation, inputs, state.precision, strategy, plan.input_size)
@@ -75,7 +75,7 @@ def batches_of(
         "on_skipped": recorder.note_skipped,
     }
     transform = evaluation_transform(plan.input_size, plan.crop_ratio, plan.interpolation)
-    augmentations = [choice.create(shape_of(plan)) for choice in plan.image_augmentations]
+    augmentations = [choice.create(image_format_of(plan)) for choice in plan.image_augmentations]
     if not any(choice.component.meta.get("crops", False) for choice in plan.image_augmentations):
         augmentations.append(_WithoutDraws(transform))
     order = TrainingOrder(
@@ -93,9 +93,9 @@ def batches_of(
     return TrainingBatches(train_set, order, augmentations, **loading), validation
 
 
-def shape_of(plan: Plan) -> Shape:
-    """What augmentations are told of the images."""
-    return Shape(plan.input_size, plan.num_classes, plan.data.settings.mean, plan.data.settings.std)
+def image_format_of(plan: Plan) -> ImageFormat:
+    """What augmentations know of the run's images."""
+    return ImageFormat(plan.input_size, plan.num_classes, plan.data.settings.mean, plan.data.settings.std)
 
 
 @dataclasses.dataclass(frozen=True)

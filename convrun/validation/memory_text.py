@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from convrun.plan import Plan
-from convrun.plan.memory import Memory, ModelSize, memory
+from convrun.plan.memory import MemoryNeed, ModelSize, memory_need
 from convrun.recipe.sections import Arithmetic, Strategy
 from convrun.text.units import size_text
 
@@ -52,14 +52,14 @@ def model_size(plan: Plan, model: nn.Module) -> ModelSize:
     return ModelSize(parameters, largest, found.kept, found.checkpointed if is_checkpointable else None)
 
 
-def _rows(plan: Plan, size: ModelSize, can_shard: bool) -> list[tuple[str, Memory]]:
+def _rows(plan: Plan, size: ModelSize, can_shard: bool) -> list[tuple[str, MemoryNeed]]:
     processes = plan.processes if plan.processes > 1 else SHOWN_PROCESSES
     strategies: list[tuple[Strategy, int]] = [("ddp", plan.processes)]
     strategies += [("fsdp", processes)] if can_shard else []
     return [
         (
             f"{strategy} on {count}{', checkpointing' if is_checkpointed else ''}",
-            memory(
+            memory_need(
                 size,
                 strategy,
                 count,

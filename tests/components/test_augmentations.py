@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convrun.contracts.augmentation import Shape
+from convrun.contracts.augmentation import ImageFormat
 from convrun.errors import KeyProblem
-from convrun.keys.key_sets import KeyFaults
+from convrun.keys.key_sets import InvalidKeys
 from convrun.randomness import Draws
 from convrun.registry import registry
 
-SHAPE = Shape(16, 10, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGES = ImageFormat(16, 10, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ALL = [c for c in registry.all("augmentation") if c.provider == "convrun"]
 each_component = pytest.mark.parametrize("component", ALL, ids=[c.name for c in ALL])
 
@@ -25,7 +25,7 @@ def find(name):
 
 def outcome(component, seed, **keys):
     """The bytes of what the augmentation, as configured, makes of one image or micro-batch."""
-    augment = component.create(SHAPE, **component.keys.check(keys))
+    augment = component.create(IMAGES, **component.keys.check(keys))
     if component.meta["place"] == "image":
         pixels = np.random.default_rng(0).integers(0, 256, (21, 27, 3), dtype=np.uint8)
         return augment(Image.fromarray(pixels), random.Random(seed)).tobytes()
@@ -81,7 +81,7 @@ def test_global_generators_are_left_alone(component):
 
 @each_component
 def test_what_is_built_can_be_sent_to_a_worker(component):
-    augment = component.create(SHAPE, **component.keys.check({}))
+    augment = component.create(IMAGES, **component.keys.check({}))
     assert pickle.loads(pickle.dumps(augment)) == augment
 
 
@@ -103,7 +103,7 @@ def test_mixing_comes_after_erasing():
 
 
 def test_rand_augment_fills_with_the_mean_colour():
-    augment = find("rand_augment").create(SHAPE)
+    augment = find("rand_augment").create(IMAGES)
     assert augment.fill == (124, 116, 104)
 
 
@@ -124,7 +124,7 @@ BAD = [
 def test_values_that_do_not_go_together_are_refused_with_a_cure(name, keys, key, message):
     component = find(name)
     values = component.keys.check(keys)
-    for refuse in (component.meta["check"], lambda **v: component.create(SHAPE, **v)):
+    for refuse in (component.meta["check"], lambda **v: component.create(IMAGES, **v)):
         with pytest.raises(KeyProblem, match=message) as caught:
             refuse(**values)
         assert caught.value.key == key
@@ -150,9 +150,9 @@ def test_values_that_do_not_go_together_are_refused_with_a_cure(name, keys, key,
     ],
 )
 def test_values_without_effect_or_meaning_are_refused(name, key, value):
-    with pytest.raises(KeyFaults) as caught:
+    with pytest.raises(InvalidKeys) as caught:
         find(name).keys.check({key: value})
-    assert [fault.path[0] for fault in caught.value.faults] == [key]
+    assert [invalid.path[0] for invalid in caught.value.found] == [key]
 
 
 def test_integers_and_lists_of_a_recipe_are_accepted():

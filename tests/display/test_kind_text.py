@@ -40,5 +40,5 @@ def test_a_type_of_a_contract_is_described_with_its_members(kind, contract):
 
 
 def test_methods_are_shown_with_their_parameters():
-    assert "\n    on_evaluation(row): Called with every evaluation" in kind_description(KINDS["callback"], [])
-    assert "\n    steps_in(epochs): Whole optimizer steps" in kind_description(KINDS["scheduler"], [])
+    assert "\n    on_evaluation(row): Called with each evaluation" in kind_description(KINDS["callback"], [])
+    assert "\n    steps_in(epochs): Optimizer steps" in kind_description(KINDS["scheduler"], [])

@@ -72,7 +72,7 @@ def test_a_run_of_steps_is_told_in_steps():
 def test_warnings_and_notes_have_their_lines():
     found = lines("digits_demo", "ema.decay=0.9999", "notes='one\n\n\n  two'")
     (warning,) = found["warning"]
-    assert warning.startswith("the EMA will still hold 94% of the first weights")  # 0.9999 ** (30 × 22)
+    assert warning.startswith("the EMA will still hold 94% of the initial weights")  # 0.9999 ** (30 × 22)
     assert found["note"] == ["one", "two"], "empty lines are left out"
 
 

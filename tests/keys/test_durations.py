@@ -1,8 +1,8 @@
 import pytest
 
 from convrun.keys import Key
-from convrun.keys.durations import Duration, seconds_of
-from convrun.keys.key_sets import KeyFaults, KeySet
+from convrun.keys.durations import Duration, duration_seconds
+from convrun.keys.key_sets import InvalidKeys, KeySet
 from convrun.keys.type_text import type_text
 from convrun.recipe.problems import RecipeError
 from convrun.text.units import duration_text
@@ -17,8 +17,8 @@ KEYS = KeySet([Key("limit", Duration | None, None, "")])
 )  # fmt: skip
 def test_a_duration_is_its_parts(text, seconds):
     assert KEYS.check({"limit": text}) == {"limit": text}
-    assert seconds_of(text) == seconds
-    assert seconds_of(duration_text(seconds)) == seconds
+    assert duration_seconds(text) == seconds
+    assert duration_seconds(duration_text(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_duration_is_its_parts(text, seconds):
      "5M", "h", "1w", "٣m", "1000000d", ["5m"], {"h": 1}],
 )  # fmt: skip
 def test_anything_else_is_refused(value):
-    with pytest.raises(KeyFaults, match=r"a duration with units \(90s, 45m, 11h30m, 2d\)"):
+    with pytest.raises(InvalidKeys, match=r"a duration with units \(90s, 45m, 11h30m, 2d\)"):
         KEYS.check({"limit": value})
 
 

@@ -19,7 +19,7 @@ from convrun.keys import (
     PositiveInt,
     keys_of,
 )
-from convrun.keys.key_sets import KeyFaults, KeySet
+from convrun.keys.key_sets import InvalidKeys, KeySet
 from convrun.recipe.recipe import plain
 
 
@@ -32,10 +32,10 @@ def keyset(annotation, default=REQUIRED):
     return KeySet(keys_of(f))
 
 
-def faults(annotation, value):
-    with pytest.raises(KeyFaults) as caught:
+def invalid(annotation, value):
+    with pytest.raises(InvalidKeys) as caught:
         keyset(annotation).check({"x": value})
-    return [(fault.path, fault.message) for fault in caught.value.faults]
+    return [(key.path, key.message) for key in caught.value.found]
 
 
 class Colour(enum.Enum):
@@ -133,32 +133,32 @@ def test_a_value_of_the_annotated_type_is_taken(annotation, written, value):
     ],
 )
 def test_a_value_of_another_type_is_refused_without_coercion(annotation, written, message):
-    assert faults(annotation, written) == [(("x",), message)]
+    assert invalid(annotation, written) == [(("x",), message)]
 
 
 def test_faults_within_a_value_have_its_path():
-    assert faults(tuple[int, ...], [1, "a", 2, None]) == [(("x", 1), "an integer"), (("x", 3), "an integer")]
-    assert faults(dict[str, int], {"a": "b"}) == [(("x", "a"), "an integer")]
-    assert faults(Inner, {"a": 0, "c": 1}) == [
+    assert invalid(tuple[int, ...], [1, "a", 2, None]) == [(("x", 1), "an integer"), (("x", 3), "an integer")]
+    assert invalid(dict[str, int], {"a": "b"}) == [(("x", "a"), "an integer")]
+    assert invalid(Inner, {"a": 0, "c": 1}) == [
         (("x", "a"), "greater than 0"),
         (("x", "c"), "Extra inputs are not permitted"),
     ]
-    assert faults(list[Betas] | None, [[0.9, 2]])[0] == (("x", 0, 1), "less than 1")
+    assert invalid(list[Betas] | None, [[0.9, 2]])[0] == (("x", 0, 1), "less than 1")
 
 
 @pytest.mark.parametrize("written", [[], [0.9], [0.9, 0.9, 0.9]])
-def test_a_list_of_the_wrong_length_is_one_fault_at_the_list(written):
-    (fault,) = faults(Betas, written)
-    assert fault[0] == ("x",)
+def test_a_list_of_the_wrong_length_is_one_error_at_the_list(written):
+    (found,) = invalid(Betas, written)
+    assert found[0] == ("x",)
 
 
-def test_every_fault_is_found_at_once():
+def test_every_invalid_key_is_found_at_once():
     def f(*, a: int, b: float = 1.0, c: str = ""):
         pass
 
-    with pytest.raises(KeyFaults) as caught:
+    with pytest.raises(InvalidKeys) as caught:
         KeySet(keys_of(f)).check({"b": "x", "c": 1, "d": 2})
-    assert [(fault.path, fault.type) for fault in caught.value.faults] == [
+    assert [(key.path, key.type) for key in caught.value.found] == [
         (("a",), "missing"), (("b",), "float_type"), (("c",), "string_type"), (("d",), "extra_forbidden"),
     ]  # fmt: skip
 

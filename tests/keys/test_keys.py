@@ -5,7 +5,7 @@ import pytest
 
 from convrun.keys import Limits, PositiveInt, keys_of, keys_of_section, meanings_in
 from convrun.keys.durations import Duration
-from convrun.keys.key_sets import KeyFaults, KeySet
+from convrun.keys.key_sets import InvalidKeys, KeySet
 from convrun.keys.type_text import type_text
 
 
@@ -53,7 +53,7 @@ def test_a_text_in_the_annotation_says_what_a_key_means_where_the_docstring_does
         ("d", "the fourth", "float ≥ 0 and < 1"),
     ]
     assert KeySet(keys_of(f)).check({"a": 0}) == {"a": 0.0, "b": None, "c": 0.5, "d": 0.5}
-    with pytest.raises(KeyFaults, match="less than 1"):
+    with pytest.raises(InvalidKeys, match="less than 1"):
         KeySet(keys_of(f)).check({"a": 0, "b": 1})
 
 
@@ -63,7 +63,7 @@ def test_a_described_key_keeps_how_it_is_written():
 
     (key,) = keys_of(f)
     assert (key.meaning, type_text(key.annotation)) == ("how long it waits", type_text(Duration))
-    with pytest.raises(KeyFaults, match="a duration with units"):
+    with pytest.raises(InvalidKeys, match="a duration with units"):
         KeySet([key]).check({"wait": "soon"})
 
 

@@ -92,14 +92,17 @@ def test_checkpoints_kept_for_good_are_counted(small):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["checkpoints.keep.every_epochs=6"], "has no effect: the run is over before 6 epochs are; lower or remove it"),
+        (
+            ["checkpoints.keep.every_epochs=6"],
+            "has no effect: the run ends before 6 epochs are done; lower or remove it",
+        ),
         (
             ["checkpoints.keep.every_epochs=3", "checkpoints.every_epochs=2"],
-            r"no checkpoint is written at the end of epoch 3; take a multiple of checkpoints\.every_epochs \(2\)",
+            r"no checkpoint is written at the end of epoch 3; use a multiple of checkpoints\.every_epochs \(2\)",
         ),
         (
             ["checkpoints={every_steps: 7, every_epochs: null, keep: {every_epochs: 1}}"],
-            r"no checkpoint is written at the end of epoch 1; give checkpoints\.every_epochs",
+            r"no checkpoint is written at the end of epoch 1; set checkpoints\.every_epochs",
         ),
     ],
 )
@@ -392,9 +395,9 @@ def test_a_plugins_schedule_that_fails_is_named(small, fresh_registry):
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["training.batch_size=60"], "40 images (40%) of each epoch fill no whole batch and are left out"),
-        (["ema.decay=0.999"], "the EMA will still hold 95% of the first weights at the end"),  # 0.999 ** 50
-        (["logging.every_steps=51"], "one row is logged, at the end: logging.every_steps is beyond the 50 steps"),
+        (["training.batch_size=60"], "40 images (40%) of each epoch do not fill a batch and are left out"),
+        (["ema.decay=0.999"], "the EMA will still hold 95% of the initial weights at the end"),  # 0.999 ** 50
+        (["logging.every_steps=51"], "only one row is logged, at the end: logging.every_steps exceeds the 50 steps"),
         (["scheduler.min_lr=3e-3"], "the learning rate is still above half its peak at the end"),
     ],
 )
@@ -416,19 +419,19 @@ def test_an_ordinary_run_warns_of_nothing(small, tiny):
     [
         (
             ["input_size=28"],
-            "input_size: convnext_atto leaves nothing of 28 × 28 pixels; set input_size to at least 32",
+            "input_size: convnext_atto reduces 28 × 28 pixels to nothing; set input_size to at least 32",
         ),
         (
             ["input_size=28", "model={name: convnext, depths: [1, 1, 1, 1], dims: [8, 8, 8, 8]}"],
-            "28 × 28 pixels; set input_size to at least 32, or model.patch_size to at most 3",
+            "28 × 28 pixels to nothing; set input_size to at least 32, or model.patch_size to at most 3",
         ),
         (
             ["input_size=7", "model={name: convnext, depths: [1, 1, 1, 1], dims: [8, 8, 8, 8], patch_size: 2}"],
-            "7 × 7 pixels; set input_size to at least 16\n",
+            "7 × 7 pixels to nothing; set input_size to at least 16\n",
         ),
         (
             ["input_size=8", "model={name: convnext_isotropic, depth: 1, dim: 8}"],
-            "8 × 8 pixels; set input_size to at least 16, or model.patch_size to at most 8",
+            "8 × 8 pixels to nothing; set input_size to at least 16, or model.patch_size to at most 8",
         ),
         (["input_size=15", "model=convnext_isotropic_small"], "set input_size to at least 16\n"),
         (["input_size=31", "model=convnextv2_nano"], "set input_size to at least 32\n"),

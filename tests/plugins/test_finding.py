@@ -22,7 +22,7 @@ BROKEN = {
     "syntax.py": ("def broken(:\n", "SyntaxError"),
     "missing.py": ("import no_such_package\n", "No module named 'no_such_package'"),
     "exits.py": ("raise SystemExit('told to')\n", "SystemExit: told to"),
-    "contract.py": (SCHEDULE.replace("horizon, *,", "*,"), "a scheduler is handed (horizon)"),
+    "contract.py": (SCHEDULE.replace("horizon, *,", "*,"), "a scheduler is passed (horizon)"),
     "kind.py": (SCHEDULE.replace('"scheduler"', '"schedule"'), "there is no kind of component named 'schedule'"),
 }
 

@@ -34,9 +34,13 @@ from convrun.recipe.consistency import differences
         (
             ["augmentations=[rand_augment, color_jitter]"],
             "augmentations.1",
-            "color_jitter cannot stand beside rand_augment: RandAugment replaces colour jitter",
+            "color_jitter cannot be combined with rand_augment: RandAugment replaces colour jitter",
         ),
-        (["augmentations=[color_jitter, rand_augment]"], "augmentations.1", "rand_augment cannot stand beside color"),
+        (
+            ["augmentations=[color_jitter, rand_augment]"],
+            "augmentations.1",
+            "rand_augment cannot be combined with color",
+        ),
         (["augmentations=[rand_augment, trivial_augment]"], "augmentations.1", "a whole augmentation policy"),
         (["augmentations=[random_resized_crop, random_crop]"], "augmentations.1", "both bring the image to the input"),
         (["augmentations=[horizontal_flip, horizontal_flip]"], "augmentations.1", "horizontal_flip is listed twice"),
@@ -59,17 +63,17 @@ from convrun.recipe.consistency import differences
         (
             ["distributed.strategy=fsdp", "training.compile=true"],
             "distributed.strategy",
-            "torch.compile cuts the model",
+            "torch.compile breaks the graph",
         ),
         (
             ["distributed.strategy=fsdp", "optimizer={name: adamp, lr: 0.1}"],
             "distributed.strategy",
-            "adamp is not known to work on shares of weights, as fsdp has it do; take adamw, lamb, lion, sgd, or",
+            "adamp is not known to work on shares of weights, which fsdp gives it; use adamw, lamb, lion, sgd, or",
         ),
         (
             ["distributed.activation_checkpointing=true", "training.compile=true"],
             "distributed.activation_checkpointing",
-            "has no say in what torch.compile computes anew",
+            "has no effect with torch.compile, which itself decides what the backward pass recomputes",
         ),
         (["name=a/b"], "name", "'a/b' cannot name a folder; use letters, digits, _ and -"),
         (["name=..", "seed=1"], "name", "'..' cannot name a folder"),

@@ -117,13 +117,13 @@ def test_an_override_is_filled_in_from_the_environment(load, monkeypatch):
         (
             "augmentations.7.p=1",
             "augmentations.7",
-            "the components of augmentations are 0 (horizontal_flip), 1 (mixup_cutmix); '7' is none of them; "
+            "there is no '7' here: the components of augmentations are 0 (horizontal_flip), 1 (mixup_cutmix); "
             "augmentations=[...] sets the whole list",
         ),
         (
             "augmentations.mixup.p=1",
             "augmentations.mixup",
-            "the components of augmentations are 0 (horizontal_flip), 1 (mixup_cutmix); 'mixup' is none of them; "
+            "there is no 'mixup' here: the components of augmentations are 0 (horizontal_flip), 1 (mixup_cutmix); "
             "augmentations=[...] sets the whole list",
         ),
         (

@@ -84,11 +84,11 @@ def test_an_alias_bomb_ends_in_a_message_at_once():
 
 
 def test_an_alias_before_its_anchor_is_an_error():
-    assert refusal("a: *x\nb: &x 1\n") == (1, 4, "*x refers to nothing before it; &x must come first")
+    assert refusal("a: *x\nb: &x 1\n") == (1, 4, "there is no &x before *x; define the anchor first")
 
 
 def test_an_alias_within_its_own_anchor_is_an_error():
-    assert refusal("a: &x [1, *x]\n") == (1, 11, "*x is part of what it stands for; write it out")
+    assert refusal("a: &x [1, *x]\n") == (1, 11, "*x is inside the value it refers to; write it out")
 
 
 def test_an_anchor_can_be_given_again():

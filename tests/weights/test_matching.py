@@ -223,7 +223,7 @@ def test_a_pattern_may_not_take_what_the_model_needs(build, file):
 def test_ignore_without_a_file_is_a_key_without_effect(convrun, tiny_file):
     code, _, errors = convrun("validate", tiny_file, "init.ignore=[a]")
     assert code == 2
-    assert "init.ignore: has no effect: no weights are loaded; give init.from, or remove it" in errors
+    assert "init.ignore: has no effect: no weights are loaded; set init.from, or remove it" in errors
 
 
 def test_two_sets_of_weights_are_told_apart_by_the_user_alone(build, loads, file):
