@@ -1,6 +1,6 @@
-"""What the processes of a run do together: tell each other values, wait, add up tensors.
+"""What the ranks of a run do together: tell each other values, wait, add up tensors.
 
-Every method is collective: all processes call it, in the same order. Where there is one process it costs nothing.
+Every method is collective: all ranks call it, in the same order. Where there is one rank it costs nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INTERFACES = (
 
 
 class Group:
-    """All processes of a run, as one of them sees them; without a meeting, this one alone.
+    """All ranks of a run, as one of them sees them; without a meeting, this one alone.
 
     Args:
         world: this process's place.
@@ -59,7 +59,7 @@ class Group:
 
     @property
     def rank(self) -> int:
-        """This process."""
+        """The number of this process."""
         return self.world.rank
 
     @property
@@ -69,7 +69,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes the run folder."""
+        """Whether this is the rank that writes the run folder."""
         return self.rank == 0
 
     def _open(self, meeting: Meeting) -> None:
@@ -119,7 +119,7 @@ class Group:
         return values
 
     def all_true(self, flag: bool) -> bool:
-        """Whether a flag is set in every process; the hosts wait for each other, no device does."""
+        """Whether a flag is set on every rank; the hosts wait for each other, no device does."""
         if self.size == 1:
             return flag
         import torch
@@ -130,7 +130,7 @@ class Group:
         return bool(votes)
 
     def wait(self) -> None:
-        """Returns once all processes have called it."""
+        """Returns once all ranks have called it."""
         if self.size > 1:
             from torch import distributed
 
@@ -138,7 +138,7 @@ class Group:
 
     @contextlib.contextmanager
     def one_of_each_node_first(self) -> Iterator[None]:
-        """What is done inside, one process of each node does before the others there begin."""
+        """What is done inside, one rank of each node does before the others there begin."""
         if self.world.local_rank:
             self.wait()
         yield

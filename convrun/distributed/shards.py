@@ -1,8 +1,8 @@
-"""A model of which each process holds a share: weights, gradients, the optimizer's state and the EMA (fsdp).
+"""A model of which each rank holds a share: weights, gradients, the optimizer's state and the EMA (fsdp).
 
 torch's `fully_shard` cuts each weight up along its first dimension. Before a unit of the model (a block, a downsampling
-layer, the head) computes, the processes send each other their shares of its weights, and drop them afterwards; its
-gradients are summed on the way to the process that holds the share (ZeRO-3: Rajbhandari et al., arXiv:1910.02054).
+layer, the head) computes, the ranks send each other their shares of its weights, and drop them afterwards; its
+gradients are summed on the way to the rank that holds the share (ZeRO-3: Rajbhandari et al., arXiv:1910.02054).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> 
     """Cuts a model up in place; its parameters are DTensors then, so the optimizer and the EMA come after.
 
     Args:
-        model: on the CPU, the same in every process; unit by unit it moves to the device, each a share.
-        device: where this process trains.
+        model: on the CPU, the same on every rank; unit by unit it moves to the device, each a share.
+        device: where this rank trains.
         dtype: of the weights that are sent and computed with; None: float32, as the shares are.
 
     Raises:
-        ModelError: the model keeps what would differ between the processes.
+        ModelError: the model keeps what would differ between the ranks.
     """
     if (layer := running_statistics(model)) is not None:
         raise ModelError(
@@ -52,7 +52,7 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> 
         parameter.data = parameter.data.contiguous()
     for unit in [*units_of(model).values(), model]:
         # What is left to the model itself goes after each pass as well: an evaluation must not leave weights behind
-        # that the next update makes old.
+        # that the next step makes stale.
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -123,7 +123,7 @@ class Shards(Strategy):
 
 
 def share(value: Any, like: Any) -> Any:
-    """This process's share of a whole tensor, cut up as another of that shape; anything else as it is."""
+    """This rank's share of a whole tensor, cut up as another of that shape; anything else as it is."""
     if not (isinstance(value, Tensor) and isinstance(like, DTensor) and value.shape == like.shape):
         return value
     return distribute_tensor(value.contiguous(), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""A stop that all processes obey after the same step, whichever of them was asked."""
+"""A stop that all ranks obey after the same step, whichever of them was asked."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from convrun.distributed.group import Group
 from convrun.process.signals import StopRequest
 
-# What a process votes; the largest counts. A signal weighs more than the time, Ctrl-C more than any other signal.
+# What a rank votes; the largest counts. A signal weighs more than the time, Ctrl-C more than any other signal.
 NOTHING, TIME_IS_OVER, CTRL_C = 0, 1, 1000
 
 
 class AgreedStop:
-    """Asked by all processes after each step, and wherever else all may stop: the same answer for all.
+    """Asked by all ranks after each step, and wherever else all may stop: the same answer for all.
 
     Each call takes up the votes of the call before and sends off new ones. So they travel while the step is computed,
-    nothing waits for them or for a device, and the run stops one step later than one process alone would.
+    nothing waits for them or for a device, and the run stops one step later than one rank alone would.
 
     Args:
-        stop: what this process has heard; is told what was agreed.
-        group: all processes.
+        stop: what this rank has heard; is told what was agreed.
+        group: all ranks.
     """
 
     def __init__(self, stop: StopRequest, group: Group) -> None:

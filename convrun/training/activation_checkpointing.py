@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al., arXiv:1604.06174): a block's activations are computed anew when needed."""
+"""Activation checkpointing (Chen et al., arXiv:1604.06174): a block's activations are recomputed when needed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Ema:
     """The average of all parameters and floating-point buffers, with a constant decay.
 
     It starts from the weights the model has now, so build it after `init` has loaded them and after the model is on
-    its device. Early on that start dominates: at a decay of 0.9999 it still weighs 37 % after 10,000 updates.
+    its device. Early on that start dominates: at a decay of 0.9999 it still weighs 37 % after 10,000 steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -34,6 +34,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Moves each average by (1 - decay) of the way to the model's weight; once per optimizer step."""
+        # float32 weights are not copied here; the averages of all tensors move in a few kernels.
         weights = [source.detach().to(torch.float32) for source in self._sources.values()]
         torch._foreach_lerp_(list(self._averages.values()), weights, 1 - self.decay)
 
@@ -42,7 +43,7 @@ class Ema:
         """Inside, the model computes with the averages; afterwards its own weights are back, bit for bit.
 
         Tensors change places without a copy (of float32 models), so this costs neither time nor memory. Shares (fsdp)
-        change contents: where they lie is what the processes send each other.
+        change contents: where they lie is what the ranks send each other.
         """
         shares = [(s, self._averages[name]) for name, s in self._sources.items() if isinstance(s, DTensor)]
         own = {name: s.data for name, s in self._sources.items() if not isinstance(s, DTensor)}

@@ -125,8 +125,8 @@ class Figures:
         if self._spikes.is_spike(figures.loss) and (self._spike is None or figures.loss > self._spike[1]):
             self._spike = figures.step, figures.loss
 
-    def leave_out(self, figures: StepFigures) -> None:
-        """A step that was not applied: it is in no mean."""
+    def count_skipped(self, figures: StepFigures) -> None:
+        """Takes note of a step that was skipped: it is in no mean."""
         self.remembered.append(figures)
         self._nonfinite_steps += 1
 

@@ -65,7 +65,7 @@ class Loop:
                 lr = plan.lr(progress.step)
                 batches = self.batches.of_step(progress.step)  # asked twice for a step, it rewinds
                 gradient = self.memory.retried(self.step.gradient, batches)  # out of memory: again, in smaller parts
-                figures.add(gradient, lr)
+                figures.add(gradient, lr)  # they stay on the device until a row is due
                 if self.health.accepts(gradient):  # non-finite: skipped, or the end, as the recipe says
                     self.memory.applied(self.step.update, gradient, lr)
                 progress.step += 1
@@ -75,6 +75,7 @@ class Loop:
 
     def is_over(self) -> bool:
         """Whether there is nothing left to do, or something asks to stop."""
+        # Among several ranks `should_stop` gives the result of the vote after the step before: nothing waits for it.
         return self.progress.step >= self.plan.total_steps or bool(self.progress.stopped_because) or self.should_stop()
 
     def finish_step(self) -> None:

@@ -33,7 +33,7 @@ class Outcome:
 
 
 def state_of_failure(failure: Failure) -> State:
-    """The state of a run that ended so in another process."""
+    """The state of a run that ended so on another rank."""
     states: dict[int, State] = {
         Diverged.exit_code: "diverged",
         Interrupted.exit_code: "interrupted",

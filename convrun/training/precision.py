@@ -46,8 +46,8 @@ class Precision:
         """Divides the gradients by the loss scale, and notes on the device whether one overflowed; fp16 only."""
         self.scaler.unscale_(optimizer)
 
-    def leave_out(self) -> None:
-        """A step is not taken although the scaler might have taken it."""
+    def skip_step(self) -> None:
+        """The step under way is skipped; in fp16 an overflow in it still lowers the loss scale."""
         if self.is_loss_scaled:
             self.scaler.update()
 

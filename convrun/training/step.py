@@ -63,18 +63,15 @@ class Step:
         """Forward and backward passes of this rank's micro-batches; collective, the gradient is that of all ranks."""
         precision, optimizer = self.state.precision, self.state.optimizer
         self.strategy.begin_step()  # from here on the other ranks wait for this one's gradients
-        self.buffers.keep()
+        self.buffers.keep()  # copies of batch norm's statistics; ConvNeXt has none
         loss = torch.zeros((), dtype=torch.float64, device=self.state.device)
         for micro_batch in micro_batches:  # waits where the loader is behind
             loss += self.accumulate(micro_batch)  # on the device: reading it here would stop the host every time
         self.strategy.add_up(loss)  # one number a step; the host does not wait for it
-        precision.unscale(optimizer)
-        return Gradient(
-            self.state.progress.step + 1,
-            loss,
-            gradient_norms(optimizer.param_groups, self.strategy),
-            precision.loss_scale,
-        )
+        precision.unscale(optimizer)  # fp16: a pass over the gradients; nothing in other arithmetic
+        # A pass over the gradients each step, clipped or not: a gradient that is not finite is found by its norm.
+        norms = gradient_norms(optimizer.param_groups, self.strategy)
+        return Gradient(self.state.progress.step + 1, loss, norms, precision.loss_scale)
 
     def accumulate(self, micro_batch: MicroBatch) -> Tensor:
         """Adds a micro-batch's share to the gradients; returns its share of the batch's mean loss, on the device.
@@ -118,7 +115,7 @@ class Step:
             group["lr"] = lr * group["lr_scale"]
         if most is not None:
             parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grads_with_norm_(parameters, most, gradient.norms[0])
+            nn.utils.clip_grads_with_norm_(parameters, most, gradient.norms[0])  # on the device, by min(1, most / norm)
         is_taken = state.precision.step(state.optimizer)  # with fp16 the scaler itself waits for the device
         state.optimizer.zero_grad(set_to_none=True)  # freed, so that activations may have their memory
         # A step that fp16's scaler skipped has changed no weight, so there is nothing to average.
@@ -133,7 +130,7 @@ class Step:
         self.state.precision.forget_step()
 
     def renew(self) -> None:
-        """After a failed step: what the ranks send each other, and what torch.compile made of it, is made again."""
+        """After a failed step: makes again what sums the ranks' gradients, and what torch.compile made of it."""
         self._forward = None  # it holds memory that the new one needs
         self.strategy.renew()
         self._forward = self._compiled()

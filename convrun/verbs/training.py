@@ -41,7 +41,7 @@ def run(
         from convrun.process.world import world_of
 
         if world_of(os.environ).size == 1:
-            let_through()  # several hear signals once they can agree on who tells the user (meeting.member)
+            let_through()  # several hear signals once they can agree on who tells the user (meeting.rank)
         from convrun.recipe import load_recipe, one_recipe
 
         source, overrides = one_recipe(arguments or [])

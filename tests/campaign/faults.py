@@ -146,7 +146,7 @@ def newest_checkpoints_damaged(trial: Trial) -> bool:
     process = trial.begin()
     if len(damaged) == len(found):
         trial.end(process, 1)
-        trial.end(trial.begin(), 1)  # nor does it begin anew when asked again
+        trial.end(trial.begin(), 1)  # nor does it start over when asked again
         shutil.rmtree(trial.run)
         shutil.copytree(backup, trial.run, symlinks=True)
     elif trial.wait_a_moment(process):

@@ -44,7 +44,7 @@ class Subject:
         workers: loader processes.
         precision: of the forward pass.
         is_broken: whether some images cannot be read from the start, and are skipped.
-        ranks: processes that share each update.
+        ranks: processes that share each step.
     """
 
     name: str

@@ -10,7 +10,7 @@ import torch
 
 from convrun.distributed.meeting.children import free_port
 
-# 12 micro-batches an update: 1, 2, 3 and 4 processes divide them. 20 updates, 2 an epoch. At four times this learning
+# 12 micro-batches a step: 1, 2, 3 and 4 processes divide them. 20 steps, 2 an epoch. At four times this learning
 # rate AdamW's first steps amplify the differences of rounding fast enough to pass 1e-5 after 12, with torch 2.11.
 SAME_RUN = (
     "optimizer.lr=5e-3",
@@ -113,7 +113,7 @@ def ranks(tmp_path_factory):
     import torch
 
     import convrun.cli
-    import convrun.distributed.meeting.member
+    import convrun.distributed.meeting.rank
     import convrun.training.run  # noqa: F401
 
     torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def ranks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def same_run(tiny_file):
-    """The arguments that train the same run of 20 updates into a folder."""
+    """The arguments that train the same run of 20 steps into a folder."""
 
     def arguments(folder, *more):
         return [tiny_file, "--no-plugins", "--device", "cpu", "-o", folder, *SAME_RUN, *more]

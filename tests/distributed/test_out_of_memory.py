@@ -1,4 +1,4 @@
-"""Out of memory in one of several processes: all begin the step anew together, or end with what would fit."""
+"""Out of memory on one of several ranks: all retry the step together, or end with what would fit."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from convrun.distributed.replicas import GradientSums, Replicas
 from convrun.training.precision import Precision
 from convrun.training.step import Buffers, Step
 
-# 2 processes × 128 images × 2 micro-batches an update, 10 updates; drop path would draw anew for each part.
+# 2 processes × 128 images × 2 micro-batches a step, 10 steps; drop path would draw for each part again.
 AUTO = ("training.batch_size=512", "data.train_images=512", "training.epochs=10", "training.micro_batch=auto",
         "evaluation.batch_size=auto", "data.val_images=200", "model.drop_path_rate=0", "callbacks=[]",
         "optimizer.lr=5e-3")  # fmt: skip
@@ -62,7 +62,7 @@ def starve(most, where="forward", pass_number=1):
     return act
 
 
-def send_small_portions():
+def send_small_buckets():
     """Gradients are sent a few weights at a time, so that some have gone when a backward pass fails."""
     from convrun.distributed import replicas
 
@@ -131,8 +131,8 @@ def starve_once_in(kind, name):
     return act
 
 
-def hold_one_set_of_portions():
-    """Memory does not suffice for the portions of the failed update and of the new one at once."""
+def hold_one_set_of_buckets():
+    """Memory does not suffice for the buckets of the failed step and of the new one at once."""
     from convrun.distributed import replicas
 
     held, make = weakref.WeakSet(), replicas.DistributedDataParallel
@@ -156,7 +156,7 @@ def begin(ranks, tiny_file):
     """Trains in 2 processes."""
 
     def start(folder, *keys, at=None):
-        at = {(rank, None): send_small_portions for rank in range(2)} | (at or {})
+        at = {(rank, None): send_small_buckets for rank in range(2)} | (at or {})
         return ranks(2, [tiny_file, "--no-plugins", "--device", "cpu", "-o", folder, *keys], at=at)
 
     return start
@@ -182,7 +182,7 @@ def undisturbed(begin, tmp_path_factory):
         (1, 32, "backward", 4, 4),
     ],
 )
-def test_a_step_that_does_not_fit_in_one_process_begins_anew_in_all(
+def test_a_step_that_does_not_fit_on_one_rank_is_retried_by_all(
     rank, most, where, pass_number, parts, begin, undisturbed, rows, saved, tmp_path
 ):
     processes = begin(tmp_path / "run", *AUTO, at={(rank, 4): starve(most, where, pass_number)})
@@ -284,7 +284,7 @@ def test_a_fixed_evaluation_batch_is_told_once_and_the_state_is_saved(begin, sav
 
 @pytest.mark.parametrize("how", ["fsdp", "a buffer"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_nobody_can_begin_anew_no_more_is_promised_than_the_last_checkpoint(how, rank, begin, ranks, tmp_path):
+def test_where_nobody_can_retry_no_more_is_promised_than_the_last_checkpoint(how, rank, begin, ranks, tmp_path):
     strategy = f"distributed.strategy={'ddp' if how == 'a buffer' else how}"
     keys = ("training.batch_size=16", "training.micro_batch=auto", strategy)
     at = {(r, None): keep_a_buffer for r in range(2)} if how == "a buffer" else {}
@@ -312,7 +312,7 @@ def test_memory_that_is_out_before_the_first_pass_of_a_step_leaves_nobody_waitin
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_try_before_the_first_step_is_nothing_that_others_wait_in(rank, begin, saved, tmp_path):
+def test_the_trial_before_the_first_step_is_nothing_that_others_wait_in(rank, begin, saved, tmp_path):
     """DDP sends buffers at the beginning of a pass: not of one that another process may never begin."""
     starve_first = {(rank, None): lambda: (keep_a_buffer(), starve_before_the_model(1))}
     processes = begin(tmp_path / "run", *AUTO, at={(r, None): keep_a_buffer for r in range(2)} | starve_first)
@@ -320,8 +320,8 @@ def test_the_try_before_the_first_step_is_nothing_that_others_wait_in(rank, begi
     assert saved(tmp_path / "run")["/state/forward_parts"] == 2
 
 
-@pytest.mark.parametrize("what", ["zeros", "the new beginning"])
-def test_memory_for_neither_images_nor_a_new_beginning_is_one_error(what, begin, tmp_path):
+@pytest.mark.parametrize("what", ["zeros", "the wrapper"])
+def test_memory_for_neither_images_nor_a_retry_is_one_error(what, begin, tmp_path):
     scarce = starve_in(GradientSums, "make_up") if what == "zeros" else starve_in(Replicas, "renew")
     processes = begin(tmp_path / "run", *AUTO, at={(1, 4): lambda: (starve(64)(), scarce())})
     assert processes.wait() == [1, 1]
@@ -331,8 +331,8 @@ def test_memory_for_neither_images_nor_a_new_beginning_is_one_error(what, begin,
     assert "Traceback" not in said
 
 
-def test_a_new_beginning_takes_no_more_memory_than_the_first(begin, rows, tmp_path):
-    at = {(rank, None): hold_one_set_of_portions for rank in range(2)}
+def test_a_retry_takes_no_more_memory_than_the_first_attempt(begin, rows, tmp_path):
+    at = {(rank, None): hold_one_set_of_buckets for rank in range(2)}
     processes = begin(tmp_path / "run", *AUTO, at=at | {(1, 4): starve(64, "backward")})
     assert processes.wait() == [0, 0], processes.said()
     assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "event"] == [5]
@@ -366,5 +366,5 @@ def test_the_parent_of_convruns_own_processes_hears_that_they_end_together(begin
     assert FolderBoard(tmp_path).read() is None
 
 
-def test_before_the_portions_have_settled_nothing_can_be_made_up():
+def test_before_the_buckets_have_settled_nothing_can_be_made_up():
     assert not GradientSums().make_up()

@@ -13,7 +13,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def folders(ranks, same_run, tmp_path_factory):
-    """Finished runs of 20 updates: of 1, 2 and 4 processes, accumulating 12, 6 and 3 micro-batches."""
+    """Finished runs of 20 steps: of 1, 2 and 4 processes, accumulating 12, 6 and 3 micro-batches."""
     home = tmp_path_factory.mktemp("same")
     for count in (1, 2, 4):
         processes = ranks(count, same_run(home / str(count)))
@@ -55,7 +55,7 @@ def assert_same_rows(ours, theirs):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_weights_averages_moments_and_window_agree(folders, saved, count):
+def test_weights_averages_moments_and_figures_agree(folders, saved, count):
     one = saved(folders[1])
     assert max(float(value.abs().max()) for key, value in one.items() if key.startswith("/ema")) > 0.1
     assert_same(saved(folders[count]), one)

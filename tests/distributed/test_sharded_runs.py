@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-# 10 updates; every checkpoint stays, so that a run can go on from any.
+# 10 steps; every checkpoint stays, so that a run can go on from any.
 SHORTER = ("training.epochs=5", "checkpoints.keep.last=10", "evaluation.every_steps=4")
 SKIP = ("training.nonfinite=skip",)
 SPOILT_STEPS = (3, 6)
@@ -67,14 +67,14 @@ def reference(ranks, shorter, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def skipping(request, ranks, shorter, tmp_path_factory):
-    """A run of two processes, of which rank 1 alone gets what is no number; and its strategy."""
+    """A run of two processes, of which rank 1 alone gets non-finite images; and its strategy."""
     folder, strategy = tmp_path_factory.mktemp(request.param) / "run", f"distributed.strategy={request.param}"
     processes = ranks(2, shorter(folder, *SKIP, strategy), at={(1, None): spoil})
     assert processes.wait() == [0, 0], processes.said()
     return folder, strategy, processes.said()
 
 
-def test_a_step_that_is_no_number_in_one_process_is_skipped_in_all(skipping, reference, rows, saved):
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(skipping, reference, rows, saved):
     folder, _, said = skipping
     ours, theirs = saved(folder), saved(reference)
     assert ours["/state/nonfinite_steps"] == theirs["/state/nonfinite_steps"] == len(SPOILT_STEPS)

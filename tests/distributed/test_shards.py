@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 TOLERANCE = 1e-4
 FSDP = "distributed.strategy=fsdp"
 CHECKPOINTING = "distributed.activation_checkpointing=true"
-# 10 updates; every checkpoint stays, so that a run can go on from any.
+# 10 steps; every checkpoint stays, so that a run can go on from any.
 SHORTER = ("training.epochs=5", "checkpoints.keep.last=10", "evaluation.every_steps=4")
 
 

@@ -57,7 +57,7 @@ def test_a_process_that_gives_no_sign_of_life_in_so_many_looks_is_named(watch):
     assert looks[-1] == (Failure(1, "there", "does not answer: no sign of life for 3 s"), True)
 
 
-def test_a_sign_of_life_begins_the_count_anew(watch):
+def test_a_sign_of_life_restarts_the_count(watch):
     ours = watch()
     for beat in range(100):
         if beat % 4 == 0:

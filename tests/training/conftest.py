@@ -1,4 +1,4 @@
-"""A trainer of the tiny recipe whose every step can be looked at, and a fork that waits anywhere in the code."""
+"""The loop of the tiny recipe, whose every step can be looked at, and a fork that waits anywhere in the code."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Activation checkpointing changes memory, and no number."""
+"""Activation checkpointing changes memory, and no result."""
 
 import pytest
 import torch

@@ -28,7 +28,7 @@ def test_covers_parameters_and_float_buffers_in_float32(model):
     assert {tensor.dtype for tensor in ema.state_dict().values()} == {torch.float32}
 
 
-def test_the_start_weighs_decay_to_the_updates(model):
+def test_the_start_weighs_decay_to_the_steps(model):
     """Weights that stay at w after the start w0 have the average w + decay^n (w0 - w)."""
     model = model.double()
     ema = Ema(model, 0.9)
@@ -40,14 +40,14 @@ def test_the_start_weighs_decay_to_the_updates(model):
     torch.testing.assert_close(ema.state_dict()["0.weight"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_at_0_9999_the_start_weighs_37_percent_after_10_000_updates():
+def test_at_0_9999_the_start_weighs_37_percent_after_10_000_steps():
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     ema = Ema(model, 0.9999)
     nn.init.zeros_(model.weight)
     for _ in range(10_000):
         ema.update()
-    # e^-1 = 0.3679; float32 rounds each update to 6e-8 of the average.
+    # e^-1 = 0.3679; float32 rounds each step to 6e-8 of the average.
     assert ema.state_dict()["weight"].item() == pytest.approx(0.9999**10_000, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""convrun's own trainer reproduces runs of the released training code (arXiv:2201.03545) step by step.
+"""convrun's own loop reproduces runs of the released training code (arXiv:2201.03545) step by step.
 
 The figures in tests/golden were computed with the released code, float32 on a CPU; its README states the agreement to
 expect: losses and learning rates to 1e-4, logits to 1e-6, final norms to 1e-4.

@@ -40,7 +40,7 @@ def test_every_step_has_the_plans_learning_rate_times_the_groups_share(make_loop
     assert logged == pytest.approx({step: cosine_lr(step - 1) for step in (3, 6, 9, 12, 15, 16)}, abs=1e-18)
 
 
-def test_the_first_update_of_a_warm_up_changes_no_weight_bit(make_loop):
+def test_the_first_step_of_a_warm_up_changes_no_weight_bit(make_loop):
     loop = make_loop()
     before = {name: p.detach().clone() for name, p in loop.state.model.named_parameters()}
     loop.run()
@@ -68,7 +68,7 @@ def test_accumulated_micro_batches_are_one_batch_up_to_the_order_of_summation(ma
         torch.testing.assert_close(parts.state.model.state_dict()[name], tensor, rtol=1e-5, atol=1e-5)
 
 
-def test_a_logged_loss_is_the_mean_over_the_steps_of_its_window(make_loop):
+def test_a_logged_loss_is_the_mean_over_the_steps_of_its_row(make_loop):
     each, thirds = make_loop("logging.every_steps=1"), make_loop("logging.every_steps=3")
     each.run()
     thirds.run()
@@ -95,7 +95,7 @@ def test_the_speed_counts_the_time_of_steps_and_not_that_of_logging_evaluating_a
     assert speeds == [8.0] * 4  # batches of 8 images, a second each
 
 
-def test_a_loss_is_that_of_the_model_before_the_update(make_loop):
+def test_a_loss_is_that_of_the_model_before_the_step(make_loop):
     loop = make_loop(*PLAIN, *SGD, "logging.every_steps=1", "training.batch_size=67", "training.micro_batch=67")
     with loop.batches:
         (batch,) = loop.batches.of_step(0)
@@ -114,7 +114,7 @@ def test_a_clipped_gradient_has_the_norm_of_the_recipe(make_loop):
     free.run()
     length = distance(free.recorder.steps[0]["weights"], before) / 0.1
     assert length > 2e-3
-    # The row has the norm before clipping; the update lr × 1e-3. (float32 weights of about 0.1: 1e-8 of rounding each.)
+    # The row has the norm before clipping, the step lr × 1e-3. Weights of about 0.1: 1e-8 of rounding each.
     assert clipped.recorder.rows[0]["grad_norm"] == pytest.approx(length, rel=1e-3)
     assert distance(clipped.recorder.steps[0]["weights"], before) == pytest.approx(0.1 * 1e-3, rel=0.01)
     assert "grad_norm" not in free.recorder.rows[0]
@@ -236,7 +236,7 @@ def test_a_nan_gradient_under_a_finite_loss_is_never_saved(make_loop):
     assert loop.recorder.saved == []
 
 
-def test_gradients_of_all_processes_are_summed_with_the_last_part_of_a_step_alone(make_loop, monkeypatch):
+def test_gradients_of_all_ranks_are_summed_with_the_last_part_of_a_step_alone(make_loop, monkeypatch):
     loop, asked = make_loop(), []
     summing = loop.step.strategy.summing
     monkeypatch.setattr(loop.step.strategy, "summing", lambda is_last: (asked.append(is_last), summing(is_last))[1])

@@ -88,7 +88,7 @@ def test_a_run_that_is_stopped_goes_on(precision, train, rows):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_between_rows_the_host_never_waits_for_the_device(precision, train):
-    """Nor for numbers that are none. With fp16 torch's GradScaler waits itself."""
+    """Nor to see whether all is finite. With fp16 torch's GradScaler waits itself."""
     seldom = ("logging.every_steps=100", "evaluation=null", "callbacks=[]", "checkpoints.every_steps=100")
     watch = {6: lambda: torch.cuda.set_sync_debug_mode("error"), 14: lambda: torch.cuda.set_sync_debug_mode("default")}
     try:
@@ -97,7 +97,7 @@ def test_between_rows_the_host_never_waits_for_the_device(precision, train):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_step_that_does_not_fit_begins_anew_in_parts(train, too_little, rows, tmp_path):
+def test_a_step_that_does_not_fit_is_retried_in_parts(train, too_little, rows, tmp_path):
     folder = train("run", *LARGE, "training.micro_batch=auto", at={3: too_little})
     events = [row for row in rows(folder) if row["kind"] == "event"]
     assert [(row["event"], row["step"]) for row in events][:1] == [("out_of_memory", 4)]

@@ -238,10 +238,10 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_does_not_wait_for_it(
 ):
     run, waits, save = tmp_path / "run", tmp_path / "waits", Checkpointer.save
 
-    def tell_and_save(checkpointer, trainer):
+    def tell_and_save(checkpointer, state):
         if gate.reached.exists():  # the next one: it waits for that of step 8
             waits.touch()
-        save(checkpointer, trainer)
+        save(checkpointer, state)
 
     monkeypatch.setattr(Checkpointer, "save", tell_and_save)
     process = forked_with_gate("os.fsync", when=is_of("step-8"))

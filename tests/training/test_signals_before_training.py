@@ -193,7 +193,7 @@ def test_a_run_does_not_begin_after_a_signal_that_a_library_swallowed(train, mon
     assert not (tmp_path / "run").exists()
 
 
-def test_it_counts_before_the_data_are_opened_if_it_came_while_the_trainer_was_imported(
+def test_it_counts_before_the_data_are_opened_if_it_came_while_training_was_imported(
     convrun, tiny_file, monkeypatch, tmp_path
 ):
     opened = []
@@ -210,7 +210,7 @@ def test_what_breaks_because_a_library_was_interrupted_in_its_import_is_the_stop
 
 
 def test_an_exit_that_was_asked_for_stays_one():
-    """A process of several has told the others by then (convrun.distributed.meeting.member)."""
+    """A process of several has told the others by then (convrun.distributed.meeting.rank)."""
     with pytest.raises(SystemExit, match="7"), StopRequest():
         swallowed_signal()
         sys.exit(7)

@@ -43,7 +43,7 @@ def in_each_process(
     if world.launcher in ("torchrun", "slurm") and devices is not None:
         raise DevicesGiven(world)
     if world.size > 1:
-        _as_member(world, job, stop, device, debug)
+        _as_rank(world, job, stop, device, debug)
     elif (count := devices or _visible_devices(device)) > 1:
         if check is not None:
             check(count)
@@ -53,11 +53,11 @@ def in_each_process(
         job(Group(world))
 
 
-def _as_member(world: World, job: Callable[[Group], None], stop: StopRequest, device: Device, debug: bool) -> None:
-    from convrun.distributed.meeting.member import Member
+def _as_rank(world: World, job: Callable[[Group], None], stop: StopRequest, device: Device, debug: bool) -> None:
+    from convrun.distributed.meeting.rank import Rank
     from convrun.process.device import choose_device
 
-    Member(world, lambda: choose_device(device, world), stop, debug).run(job)
+    Rank(world, lambda: choose_device(device, world), stop, debug).run(job)
 
 
 def _visible_devices(device: Device) -> int:

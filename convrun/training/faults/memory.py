@@ -177,7 +177,7 @@ class Memory:
                 self.recorder.say(f"out of memory in the evaluation: it is retried, its batches in {parts} parts each")
 
     def passes(self, attempt: Callable[[], None]) -> None:
-        """Makes the passes of an evaluation's batch; raises EvaluationDoesNotFit on all ranks if memory does not do."""
+        """Makes the passes of an evaluation's batch; EvaluationDoesNotFit on all ranks if one lacks memory for it."""
         if not self._fits_on_all(attempt):
             raise EvaluationDoesNotFit
 

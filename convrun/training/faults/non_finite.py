@@ -49,7 +49,7 @@ class Health:
         """
         if self._plan.training.nonfinite == "stop" or self.check_steps():
             return True
-        self._state.precision.leave_out()
+        self._state.precision.skip_step()
         self._step.undo()
         return False
 
@@ -91,7 +91,7 @@ class Health:
             limit = f", and training.nonfinite_limit={training.nonfinite_limit} steps were skipped before"
             raise Diverged(f"diverged in step {figures.step}: {what}{limit if skips else ''}")
         progress.nonfinite_steps += 1
-        self._state.figures.leave_out(figures)
+        self._state.figures.count_skipped(figures)
 
     def _note(self, what: str, figures: StepFigures, is_skipped: bool) -> None:
         state = self._state

@@ -100,7 +100,7 @@ class Checkpointer:
 
     def _begin(self, state: RunState, is_last: bool = False) -> None:
         self._in_flight = step = state.progress.step
-        # First: of a sharded model all processes send their shares, whatever rank 0's disk says.
+        # First: of a sharded model all ranks send their shares, whatever rank 0's disk says.
         content = self._copy(state)
         best = [step for _, step in state.progress.best[: self.plan.checkpoints.keep.best]]
         self._waiting = {number: state for number, state in self._waiting.items() if number in best}

@@ -1,4 +1,4 @@
-"""debug/step-<n>.json: all that is known of a step in which a number is none."""
+"""debug/step-<n>.json: all that is known of a non-finite step."""
 
 from __future__ import annotations
 

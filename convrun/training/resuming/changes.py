@@ -1,4 +1,4 @@
-"""Whether a run may go on: the recipe must be the one it began with, but for what changes no number."""
+"""Whether a run may go on: the recipe must be the one it began with, but for what changes no result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from convrun.text.wording import nearest
 FREE = (
     # The cures for data that are broken; where nothing is broken they change nothing.
     *("data.bad_images", "data.bad_images_limit", "data.retries", "data.timeout"),
-    # The same for numbers that are none.
+    # The same for non-finite numbers.
     *("training.nonfinite", "training.nonfinite_limit"),
     *("name", "summary", "notes", "expect", "launcher", "data.workers", "data.prefetch", "data.cache"),
     *("checkpoints", "logging.to", "training.stop_after"),

@@ -1,4 +1,4 @@
-"""What happens when a number is none any more: where it is noticed, what is written down, how the run goes on."""
+"""A loss, a gradient or a weight that is not finite: where it is noticed, what is recorded, how the run goes on."""
 
 import functools
 import json
@@ -112,7 +112,7 @@ def test_the_step_is_named_whenever_it_is_noticed(step, make_loop, poison):
     assert loop.recorder.saved == []
 
 
-def test_a_window_longer_than_what_is_kept_on_the_device_is_read_in_between(make_loop, poison, monkeypatch):
+def test_figures_of_more_steps_than_the_device_keeps_are_read_between_rows(make_loop, poison, monkeypatch):
     monkeypatch.setattr("convrun.training.figures.MOST_UNREAD", 3)
     poison(5)
     loop = make_loop("logging.every_steps=1000", "evaluation=null", "callbacks=[]", "ema=null",
@@ -178,7 +178,7 @@ def test_the_record_has_the_samples_of_the_step_and_its_gradients_by_group(train
     assert before[-1]["grad_norm"] == pytest.approx(sum(norm**2 for norm in norms) ** 0.5, rel=1e-5)
 
 
-def test_a_record_that_cannot_be_written_does_not_hide_the_fault(train, poison, tmp_path):
+def test_a_record_that_cannot_be_written_does_not_hide_the_step(train, poison, tmp_path):
     poison(2)
     (tmp_path / "run").mkdir()
     with pytest.raises(Diverged, match=r"step 2: the loss is nan; what is known of the step could not be recorded: "):
@@ -217,7 +217,7 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate_from_the_checkpo
     rest = ["--no-plugins", "--device", "cpu"]
     code, _, errors = convrun("run", tiny_file, *WILD, "checkpoints.keep.last=2", "--output", run, *rest)
     assert code == 3
-    # The second update had a rate of 1e19: the state after it is finite, but past saving.
+    # The second step had a rate of 1e19: the state after it is finite, but past saving.
     lower = re.search(r"convrun (run .*) optimizer\.lr=5e\+19 (--allow-change optimizer\.lr)", errors)
     command = [*shlex.split(lower[1]), "optimizer.lr=1e-3", *lower[2].split(), *rest]
     code, _, errors = convrun(*command)
@@ -252,7 +252,7 @@ def test_a_skipped_step_changes_nothing_but_the_step_number(make_loop, poison):
     assert (step.step, step.is_skipped) == (5, True)
 
 
-def test_a_row_leaves_skipped_steps_out_of_its_mean_and_counts_them(make_loop, poison):
+def test_skipped_steps_are_in_no_rows_mean_and_are_counted(make_loop, poison):
     each = make_loop("training.nonfinite=skip", "logging.every_steps=1", "evaluation=null", "callbacks=[]",
                         "ema=null")  # fmt: skip
     poison(5, 7, 8)
@@ -333,7 +333,7 @@ def overflowing(logits, targets):
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_loss_scale_that_has_collapsed_is_a_fault(policy, make_loop):
+def test_a_loss_scale_that_has_collapsed_counts_as_non_finite(policy, make_loop):
     loop = make_loop("training.precision=fp16", "training.steps=50", "training.epochs=null", "evaluation=null",
                            "callbacks=[]", "ema=null", f"training.nonfinite={policy}", loss=overflowing)  # fmt: skip
     weights = {name: tensor.clone() for name, tensor in loop.state.model.state_dict().items()}
@@ -351,7 +351,7 @@ def small_scale(monkeypatch):
     monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**8))
 
 
-def test_a_loss_that_is_none_is_a_fault_in_fp16_too(make_loop, poison, small_scale):
+def test_a_non_finite_loss_is_noticed_in_fp16_too(make_loop, poison, small_scale):
     poison(3)
     loop = make_loop("training.precision=fp16")
     with pytest.raises(Diverged, match=r"step 3: the loss is nan"):
@@ -361,7 +361,7 @@ def test_a_loss_that_is_none_is_a_fault_in_fp16_too(make_loop, poison, small_sca
     assert step.scaler["scale"] < 2.0**8  # when it was noticed, at the next row
 
 
-def test_fp16_leaves_a_step_out_once(make_loop, poison, small_scale):
+def test_fp16_skips_a_non_finite_step_once(make_loop, poison, small_scale):
     poison(3)
     loop = make_loop("training.precision=fp16", "training.nonfinite=skip")
     loop.run()

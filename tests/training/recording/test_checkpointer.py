@@ -128,9 +128,9 @@ def test_rows_are_on_the_disk_before_a_checkpoint_has_its_name(train, tmp_path, 
 
     copy = Checkpointer._copy
 
-    def remember(self, trainer):
+    def remember(self, state):
         before.update({name: (run / name).read_bytes() for name in ("metrics.jsonl", "train.csv")})
-        return copy(self, trainer)
+        return copy(self, state)
 
     monkeypatch.setattr(Checkpointer, "_copy", remember)
     monkeypatch.setattr(os, "fsync", noted)

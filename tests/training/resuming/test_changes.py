@@ -207,7 +207,7 @@ def test_an_ema_that_begins_later_begins_with_the_weights_of_then(train, tmp_pat
     train(*keys, "ema=null")
     train(*keys, "ema.decay=0.5", "training.epochs=3", allow_changes=["ema", "training.epochs"])
     content = saved(tmp_path / "run")
-    # 8 updates at 0.5 leave 0.4 % of the start: an EMA from the first weights of all would be elsewhere.
+    # 8 steps at 0.5 leave 0.4 % of the start: an EMA from the first weights of all would be elsewhere.
     weight, average = content["/model/head.fc.weight"], content["/ema/head.fc.weight"]
     assert 0 < (weight - average).norm() < 0.2 * weight.norm()
 

@@ -1,4 +1,4 @@
-"""One of several processes of a run, from meeting the others to ending together with them."""
+"""One rank of a run of several, from meeting the others to ending together with them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ POLL_SECONDS = 0.05
 OF_A_COLLECTIVE = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "tcpstore")
 
 
-class Member:
-    """This process among the others.
+class Rank:
+    """One rank of a run: this process among the others.
 
     Args:
         world: its place.

@@ -1,10 +1,12 @@
+"""The parts of a step that need no loop: norms, clipping, buffers."""
+
 import pytest
 import torch
 from torch import nn
 
 from convrun.distributed.group import Group
 from convrun.distributed.strategy import Strategy
-from convrun.training.step import gradient_norms
+from convrun.training.step import Buffers, gradient_norms
 
 ALONE = Strategy(nn.Identity(), Group())
 
@@ -39,7 +41,7 @@ def test_the_whole_norm_and_clipping_are_torchs_bit_for_bit(groups):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_one_number_that_is_none_shows_in_its_group_and_in_the_whole(groups, value):
+def test_one_number_that_is_not_finite_shows_in_its_group_and_in_the_whole(groups, value):
     groups[1]["params"][0].grad[1, 0, 1] = value
     assert torch.isfinite(gradient_norms(groups, ALONE)).tolist() == [False, True, False, True]
 
@@ -51,3 +53,15 @@ def test_parameters_without_a_gradient_count_as_zero(groups):
         for parameter in group["params"]:
             parameter.grad = None
     assert gradient_norms(groups, ALONE).tolist() == [0, 0, 0, 0]
+
+
+def test_the_buffers_come_back_as_they_were():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    model(torch.randn(2, 3, 4, 4))
+    before = [buffer.clone() for buffer in model.buffers()]
+    buffers = Buffers(model)
+    buffers.keep()
+    model(torch.full((2, 3, 4, 4), float("nan")))
+    assert not torch.isfinite(model[1].running_mean).all()
+    buffers.restore()
+    assert [torch.equal(a, b) for a, b in zip(model.buffers(), before, strict=True)] == [True] * 3
