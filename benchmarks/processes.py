@@ -1,8 +1,8 @@
-"""What working together costs on this machine: sums of gradients, and an update beside plain DistributedDataParallel.
+"""What working together costs on this machine: sums of gradients, and a step beside plain DistributedDataParallel.
 
 Two processes meet over gloo on the loopback interface, one thread each. First they sum tensors as large as the
-gradients of ConvNeXts. Then they take updates of ConvNeXt-Atto (images of 64 pixels, 8 for each process) in turns
-(A B A B ...): as convrun does, which sums gradients once an update and asks all processes whether memory sufficed, and
+gradients of ConvNeXts. Then they take steps of ConvNeXt-Atto (images of 64 pixels, 8 for each process) in turns
+(A B A B ...): as convrun does, which sums gradients once a step and asks all processes whether memory sufficed, and
 with torch's DistributedDataParallel as its tutorial has it. The claim is about the median of the pairs' ratios: at most
 1.05.
 
@@ -81,14 +81,14 @@ def measure(rank: int, port: int, pairs: int, answer: SimpleQueue[float]) -> Non
         numbers = torch.ones(count)
         seconds = timed(lambda numbers=numbers: distributed.all_reduce(numbers), WARM_UP + 9)  # type: ignore[misc]
         say(f"  {name:<12} {4 * count / 1e6:8.1f} MB {1e3 * statistics.median(seconds):8.1f} ms   {spread(seconds)}")
-    ours, theirs = convrun_update(group), plain_update()
+    ours, theirs = convrun_step(group), plain_step()
     for _ in range(WARM_UP):
         ours(), theirs()
     found = [(timed(ours, 1)[0], timed(theirs, 1)[0]) for _ in range(pairs)]
     ratios = [a / b for a, b in found]
     for name, column in (("convrun", 0), ("plain DDP", 1)):
         seconds = [pair[column] for pair in found]
-        say(f"an update, {name:<12} {1e3 * statistics.median(seconds):8.1f} ms   {spread(seconds)}")
+        say(f"a step, {name:<14} {1e3 * statistics.median(seconds):8.1f} ms   {spread(seconds)}")
     median = statistics.median(ratios)
     say(f"ratio of a pair: median {median:.3f}, {min(ratios):.2f} to {max(ratios):.2f}, {pairs} pairs")
     if rank == 0:
@@ -104,7 +104,7 @@ def atto() -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def convrun_update(group: Group) -> Callable[[], None]:
+def convrun_step(group: Group) -> Callable[[], None]:
     """As convrun does it: all processes' shares of the loss are summed, and all are asked whether memory sufficed."""
     model = atto()
     replicas, step, loss = Replicas(model, group), step_of(model), loss_of_images()
@@ -118,7 +118,7 @@ def convrun_update(group: Group) -> Callable[[], None]:
     return update
 
 
-def plain_update() -> Callable[[], None]:
+def plain_step() -> Callable[[], None]:
     """DistributedDataParallel divides by the number of processes."""
     model = atto()
     forward, step, loss = DistributedDataParallel(model), step_of(model), loss_of_images()
@@ -137,7 +137,7 @@ def loss_of_images() -> Callable[[Callable[[torch.Tensor], torch.Tensor]], torch
 
 
 def step_of(model: nn.Module) -> Callable[[], None]:
-    """The optimizer's part of an update."""
+    """The optimizer's part of a step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
