@@ -86,9 +86,10 @@ def measure_image_folder(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
 def _scanned_folders(
     root: str, train_folder: str, val_folder: str | None, **declared: int | None
 ) -> tuple[DataFacts, dict[str, FolderScan]]:
-    from convrun.data.sets.image_folder import scan_tree
+    from convrun.data.sets.image_folder import check_class_folders, scan_tree
 
     train, val = scan_tree(root, train_folder, val_folder)
+    check_class_folders(train, root, train_folder, val_folder)
     found = DataFacts(len(train.class_names), len(train), len(val))
     check_declared(root, found, **declared)
     return found, {"train": train, "val": val}

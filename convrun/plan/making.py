@@ -106,6 +106,9 @@ def _check_counts(recipe: Recipe, facts: DataFacts, head_size: int, steps: int, 
     if head_size < facts.num_classes:
         message = f"a head of {head_size} is too small for the {facts.num_classes} classes of the data"
         problems.add(("model", "num_classes"), message, "leave it out")
+    if facts.num_classes < 2:
+        message = "the data have one class: any model is always right, and its loss is 0"
+        problems.add(("data", "num_classes"), message, "give data of two classes or more")
     if recipe.evaluation is not None and facts.val_images == 0:
         message = "is on, but the data have no validation images"
         problems.add(("evaluation",), message, "write evaluation: null")

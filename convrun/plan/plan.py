@@ -219,6 +219,12 @@ def sharding_note(plan: Plan) -> str:
 def warnings(plan: Plan) -> list[str]:
     """What is allowed but rarely intended."""
     found = []
+    if plan.num_classes > plan.data_classes:
+        idle = plan.num_classes - plan.data_classes
+        found.append(
+            f"the model's head is larger than the data: {idle:,} of its {plan.num_classes:,} outputs "
+            f"(model.num_classes) stand for no class, the data have {plan.data_classes:,}"
+        )
     if plan.images_left_out > plan.train_images * 0.05:
         share = plan.images_left_out / plan.train_images
         found.append(

@@ -186,12 +186,12 @@ def images_of(plan, step):
 
 
 @settings(max_examples=50)
-@given(SHARES, st.integers(0, 200), st.integers(1, 4), SCHEDULES, st.integers(0, 5))
+@given(SHARES, st.integers(1, 200), st.integers(1, 4), SCHEDULES, st.integers(0, 5))
 def test_updates_learning_rates_and_images_do_not_depend_on_the_processes(small, share, extra, epochs, scheduler, seed):
     micro, accumulation, processes = share
     batch = micro * accumulation * processes
     overrides = [
-        f"data.train_images={batch + extra}", "data.num_classes=1", f"training={{epochs: {epochs}, "
+        f"data.train_images={batch + extra}", "data.num_classes=2", f"training={{epochs: {epochs}, "
         f"batch_size: {batch}, micro_batch: {micro}}}", f"scheduler={scheduler}", f"seed={seed}",
     ]  # fmt: skip
     try:
@@ -207,10 +207,10 @@ def test_updates_learning_rates_and_images_do_not_depend_on_the_processes(small,
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 24), st.sampled_from([1, 2, 3, 4]), st.integers(0, 20))
+@given(st.integers(1, 24), st.sampled_from([1, 2, 3, 4]), st.integers(1, 20))
 def test_an_automatic_micro_batch_changes_no_updates_images(small, share, processes, extra):
     batch = share * processes
-    overrides = [f"data.train_images={batch + extra}", "data.num_classes=1", f"training.batch_size={batch}",
+    overrides = [f"data.train_images={batch + extra}", "data.num_classes=2", f"training.batch_size={batch}",
                  "scheduler=constant"]  # fmt: skip
     alone, together = small(*overrides), small(*overrides, processes=processes)
     assert together.processes * together.micro_batch * together.accumulation == batch
@@ -446,3 +446,17 @@ def test_images_too_small_for_the_model_point_at_the_input_size(small, overrides
 def test_the_smallest_images_have_a_plan(small):
     assert small("input_size=32").input_size == 32
     assert small("input_size=16", "model=convnext_isotropic_small").input_size == 16
+
+
+def test_one_class_is_a_problem_of_every_data_set(small):
+    with pytest.raises(RecipeError, match=r"the data have one class: any model is always right, .* two classes or"):
+        small("data.num_classes=1")
+
+
+def test_a_head_that_is_larger_than_the_data_is_warned_of(small):
+    assert [text for text in warnings(small()) if "head" in text] == []
+    (found,) = [text for text in warnings(small("data.num_classes=10", "model.num_classes=1000")) if "head" in text]
+    assert found == (
+        "the model's head is larger than the data: 990 of its 1,000 outputs (model.num_classes) stand for no class, "
+        "the data have 10"
+    )

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convrun.contracts.data import BadImage, GreyRange
-from convrun.data.sets.classes import val_notes
+from convrun.data.sets.classes import check_is_no_split, one_class, val_notes
 from convrun.errors import DataError
 from convrun.files.regular_file import opened
 from convrun.text.wording import printable
@@ -120,6 +121,31 @@ def _in_classes_of(train: FolderScan, val: FolderScan, base: Path) -> FolderScan
     own = [numbers[name] for name in val.class_names]
     labels = array("i", (own[label] for label in val.labels))
     return replace(val, class_names=train.class_names, labels=labels, notes=notes)
+
+
+def check_class_folders(train: FolderScan, root: str, train_folder: str, val_folder: str | None) -> None:
+    """Raises DataError if what was taken for classes are folders above or beside them."""
+    check_is_no_split(train.folder, train.class_names, train_folder)
+    if len(train.class_names) > 1:
+        return
+    name, cure = train.class_names[0], "give the images of each class a folder of their own"
+    below = name
+    while inside := _folders_in(f"{train.folder}/{below}"):
+        if len(inside) > 1:
+            deeper = " ".join(
+                f"data.{key}={shlex.quote(os.path.normpath(f'{folder}/{below}'))}"
+                for key, folder in (("train_folder", train_folder), ("val_folder", val_folder))
+                if folder is not None
+            )
+            cure = f"is the root one level too high? {printable(f'{train.folder}/{below}')} holds the folders "
+            cure += f"{_some(inside)}. If those are the classes, set {deeper}"
+            break
+        below = f"{below}/{inside[0]}"
+    raise one_class(train.folder, name, cure)
+
+
+def _folders_in(folder: str) -> list[str]:
+    return sorted(entry.name for entry in _entries(Path(folder), "") if entry.is_dir() and entry.name[0] != ".")
 
 
 def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convrun.data.sets.classes import val_notes
+from convrun.data.sets.classes import numbered_notes
 from convrun.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -80,25 +80,30 @@ def scan_npz(path: str, num_classes: int | None = None) -> NpzScan:
         DataError: the file is missing or broken, or its labels are.
     """
     labels = {split: _read_labels(path, split) for split in ("train", "val")}
-    names = _class_names(path, labels, num_classes)
-    train, val = ([names[label] for label in np.unique(of_split)] for of_split in labels.values())
+    highest = max(int(found.max()) for found in labels.values())
+    names = _class_names(path, labels)
+    is_meant = names is not None or (num_classes or 0) > highest
+    names = names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
+    train, val = (np.unique(of_split).tolist() for of_split in labels.values())
     cure = "move some of them from val_images and val_labels to train_images and train_labels, or leave them out"
-    return NpzScan(names, labels, {"train": (), "val": val_notes(path, train, val, cure)})
+    images = len(labels["train"])
+    notes = numbered_notes(path, names, images, train, val, numbers_are_meant=is_meant, cure=cure)
+    return NpzScan(names, labels, notes)
 
 
-def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]], num_classes: int | None) -> tuple[str, ...]:
+def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]]) -> tuple[str, ...] | None:
     with _opened(path) as file:
         has_names = "class_names" in file.files
     if not has_names:
-        highest = max(int(found.max()) for found in labels.values())
-        return tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
+        return None
     names = _read(path, "class_names")
     if names.dtype.kind != "U" or names.ndim != 1:
         raise DataError(f"{path}: class_names is {_shape(names)}, not text [classes]; save a list of names")
     for split, found in labels.items():
         if found.max() >= len(names):
+            why = " (do they count from 1?)" if found.min() == 1 and found.max() == len(names) else ""
             raise DataError(
-                f"{path}: {split}_labels go up to {found.max()}, but class_names has {len(names)} names; "
+                f"{path}: {split}_labels go up to {found.max()}, but class_names has {len(names)} names{why}; "
                 f"labels must lie in 0..{len(names) - 1}"
             )
     return tuple(names.tolist())
@@ -107,14 +112,19 @@ def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]], num_cla
 def _read_labels(path: str, split: str) -> npt.NDArray[np.int64]:
     labels = _read(path, f"{split}_labels")
     is_column = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
-    if labels.dtype.kind not in "iu" or not is_column:
+    if labels.dtype.kind not in "iubf" or not is_column:
         raise DataError(
             f"{path}: {split}_labels is {_shape(labels)}, not integers [n] or [n, 1]; save one class number an image"
         )
     if labels.size == 0:
         raise DataError(f"{path}: {split}_labels is empty; a split needs images")
+    whole = labels.dtype.kind != "f" or labels == np.rint(labels)  # NaN differs from all, and so is not whole
+    if not np.all(whole):
+        first = int(np.flatnonzero(~np.asarray(whole))[0])
+        value = labels.reshape(-1)[first]
+        raise DataError(f"{path}: {split}_labels has {value:g} at {first}, no class number; save whole numbers from 0")
     if labels.min() < 0:
-        raise DataError(f"{path}: {split}_labels go down to {labels.min()}; classes are counted from 0")
+        raise DataError(f"{path}: {split}_labels go down to {labels.min():g}; classes are counted from 0")
     column: npt.NDArray[np.int64] = labels.reshape(-1).astype(np.int64)
     return column
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convrun.data.sets.classes import val_notes
+from convrun.data.sets.classes import numbered_notes
 from convrun.errors import DataError
 
 try:
@@ -94,11 +94,13 @@ def scan_splits(
     names = _common_names(shards)
     _check_labels(shards, label_column, names)
     highest = max(int(shard.labels.max(initial=0)) for shard in shards)
+    is_meant = names is not None or (num_classes or 0) > highest
     names = names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
-    in_train, in_val = ([names[label] for label in _present(found[split])] for split in ("train", "val"))
+    in_train, in_val = (_present(found[split]) for split in ("train", "val"))
     cure = "move some of them to the files of train, leave them out of val's, or set data.val to other files"
-    notes = val_notes(root, in_train, in_val, cure)
-    return {"train": Split(found["train"], names), "val": Split(found["val"], names, notes)}
+    images = sum(len(shard.labels) for shard in found["train"])
+    notes = numbered_notes(root, names, images, in_train, in_val, numbers_are_meant=is_meant, cure=cure)
+    return {split: Split(found[split], names, notes[split]) for split in ("train", "val")}
 
 
 def _present(shards: Sequence[Shard]) -> list[int]:
@@ -168,12 +170,17 @@ def _no_column(path: str, schema: Any, key: str, name: str) -> DataError:
 
 
 def _labels(path: str, name: str, column: Any) -> npt.NDArray[np.int32]:
-    if not pa.types.is_integer(column.type):
-        raise DataError(f"{path}: the column {name} is {column.type}, not integers; set data.label_column=NAME")
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)):
+        raise DataError(f"{path}: the column {name} is {kind}, not integers; set data.label_column=NAME")
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DataError(f"{path} row {row} has no label (null in the column {name}); every image needs one")
-    labels: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    values = column.to_numpy()
+    if pa.types.is_floating(kind) and len(wrong := np.flatnonzero(values != np.rint(values))):  # NaN is among these
+        what = f"{path} row {wrong[0]} has {name} {values[wrong[0]]:g}, no class number"
+        raise DataError(f"{what}; save whole numbers from 0, or set data.label_column=NAME")
+    labels: npt.NDArray[np.int64] = values.astype(np.int64)
     _check_range(path, name, labels, MOST_CLASSES, "labels are class numbers; set data.label_column=NAME")
     return labels.astype(np.int32)
 
@@ -186,7 +193,9 @@ def _check_range(path: str, name: str, labels: npt.NDArray[Any], classes: int, c
 
 def _check_labels(shards: Sequence[Shard], name: str, names: tuple[str, ...] | None) -> None:
     for shard in shards if names else ():
-        cure = "the files name no more classes; fetch the file again, or set data.label_column=NAME"
+        counts_from_1 = len(shard.labels) > 0 and shard.labels.min() == 1 and shard.labels.max() == len(names or ())
+        why = "do the labels count from 1? " if counts_from_1 else ""
+        cure = f"{why}the files name no more classes; fetch the file again, or set data.label_column=NAME"
         _check_range(shard.path, name, shard.labels, len(names or ()), cure)
 
 

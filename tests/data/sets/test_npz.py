@@ -68,7 +68,7 @@ def test_counts_come_from_the_labels(tmp_path: Path) -> None:
         ({"val_images": np.zeros((3, 5, 4, 2), np.uint8)}, r"val_images is uint8 \[3, 5, 4, 2\], not"),
         ({"val_images": np.zeros((3, 5), np.uint8)}, r"val_images is uint8 \[3, 5\], not"),
         ({"val_images": np.zeros((2, 5, 4), np.uint8)}, "val_images has 2 images but val_labels has 3 labels"),
-        ({"val_labels": np.zeros(3)}, r"val_labels is float64 \[3\], not integers"),
+        ({"val_labels": np.zeros(3, complex)}, r"val_labels is complex128 \[3\], not integers"),
         ({"train_labels": np.zeros((6, 2), int)}, r"train_labels is int64 \[6, 2\], not integers \[n\] or \[n, 1\]"),
         ({"val_labels": np.array([0, -1, 2])}, "val_labels go down to -1; classes are counted from 0"),
         ({"val_labels": np.zeros(0, int)}, "val_labels is empty"),

@@ -32,11 +32,11 @@ def test_files_come_in_the_order_of_the_list_each_once(parquet_root: Path) -> No
 @pytest.mark.parametrize("classes", [None, []])
 def test_without_names_the_labels_count_the_classes(tmp_path: Path, classes: list[str] | None) -> None:
     for split in ("train", "validation"):
-        write(tmp_path / f"data/{split}-0.parquet", [encoded(0)] * 4, [0, 1, 2, 4], classes=classes)
-    assert create("val", tmp_path).class_names == ("0", "1", "2", "3", "4")
-    assert facts(tmp_path) == DataFacts(5, 4, 4)
+        write(tmp_path / f"data/{split}-0.parquet", [encoded(0)] * 4, [0, 1, 2, 3], classes=classes)
+    assert create("val", tmp_path).class_names == ("0", "1", "2", "3")
+    assert facts(tmp_path) == DataFacts(4, 4, 4)
     assert facts(tmp_path, num_classes=9) == DataFacts(9, 4, 4)  # the labels cannot show that there are not
-    with pytest.raises(DataError, match=r"num_classes is 3, found 5; .* set data.num_classes=5 data.train_images=4 "):
+    with pytest.raises(DataError, match=r"num_classes is 3, found 4; .* set data.num_classes=4 data.train_images=4 "):
         create("train", tmp_path, num_classes=3)
 
 
@@ -99,7 +99,7 @@ def test_a_root_without_parquet_files(tmp_path: Path) -> None:
         ([0, 1, 2, -1], r"row 3 has label -1, not one in 0\.\."),
         ([0, 10**9, 2, 1], r"row 1 has label 1000000000, not one in 0\.\.999999; labels are class numbers"),
         (pa.array([2**64 - 1, 0, 0, 0], pa.uint64()), "row 0 has label -1"),
-        ([0.0, 1.0, 2.0, 0.0], "the column label is double, not integers; set data.label_column=NAME"),
+        ([0.0, 1.5, 2.0, 0.0], "row 1 has label 1.5, no class number; save whole numbers from 0, or set data.label_"),
     ],
 )
 def test_labels_that_are_wrong(parquet_root: Path, labels: Any, message: str) -> None:
