@@ -165,7 +165,7 @@ def imported_packages(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 modules.add(node.module.partition(".")[0])
     provided_by = importlib.metadata.packages_distributions()
-    used = modules - set(sys.stdlib_module_names) - {"convrun", "tests"}
+    used = modules - set(sys.stdlib_module_names) - {"convrun", "tests", "benchmarks"}
     assert used <= set(provided_by), f"not installed: {used - set(provided_by)}"
     return {provided_by[module][0].lower().replace("_", "-") for module in used}
 
