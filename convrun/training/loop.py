@@ -6,9 +6,7 @@ applies it, `distributed.replicas` sums it over the ranks. What can go wrong is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from convrun.contracts.callback import Callback
 from convrun.contracts.metrics import EvalRow, Weights
@@ -52,7 +50,6 @@ class Loop:
         self.recorder, self.should_stop = recorder, should_stop
         self.memory = Memory(plan, state.progress, step, recorder, self.save_unless_saved)
         self.health = Health(plan, state, step, step.strategy, recorder)
-        self._saved_step = -1
 
     def run(self) -> None:
         """Goes on from the state; it is saved when this returns."""
@@ -116,7 +113,7 @@ class Loop:
         except EvaluationStopped:
             return False  # the state says that this evaluation is still to be done
         self.progress.evaluated_step = self.progress.step
-        self._saved_step = -1
+        self.state.saved_step = -1
         for row in rows:
             self.recorder.log(row)
             self._show_callbacks(row)
@@ -128,10 +125,10 @@ class Loop:
         state, step, epoch = self.state, self.progress.step, self.plan.epoch_after(self.progress.step)
 
         def row(weights: Weights) -> EvalRow:
-            passes, stop = self.memory.passes, self.should_stop
-            return self.evaluation.score(state.model, parts=parts, should_stop=stop, passes=passes).row(
-                step, epoch, weights
+            score = self.evaluation.score(
+                state.model, parts=parts, should_stop=self.should_stop, passes=self.memory.passes
             )
+            return score.row(step, epoch, weights)
 
         rows = [row("model")]
         if state.ema is not None:
@@ -147,12 +144,7 @@ class Loop:
 
     def save_unless_saved(self) -> None:
         """Saves the state, unless it is that of the last checkpoint, or the weights are not finite."""
-        if self._saved_step != self.progress.step:
+        if self.state.saved_step != self.progress.step:
             self.health.check_weights()
             self.recorder.save(self.state)
-            self._saved_step = self.progress.step
-
-    def restore(self, saved: Mapping[str, Any], path: Path) -> None:
-        """Goes on from a checkpoint's content, exactly; raises CheckpointError if it does not fit."""
-        self.state.restore(saved, path)
-        self._saved_step = self.progress.step
+            self.state.saved_step = self.progress.step

@@ -123,7 +123,7 @@ def _train(
         info = run_info(facts, start, screen)
         loop = build_loop(plan, model, facts.images, info, recorder, AgreedStop(stop, group), group)
         if found.content is not None:
-            loop.restore(found.content, found.path)
+            loop.state.restore(found.content, found.path)
             found.content.clear()  # its tensors would take memory as long as the run lasts
         recorder.open_loggers(info)
         with advising(recorder, plan, folder.path):

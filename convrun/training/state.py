@@ -78,6 +78,7 @@ class RunState:
         figures: of the steps since the last row.
         callbacks: each remembers something.
         is_whole: whether a rank alone could save the state (not with fsdp).
+        saved_step: of the checkpoint that holds the state as it is after that step; -1 if none does.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RunState:
         self.precision = Precision(plan.precision, device)
         self.figures = Figures(device, len(optimizer.param_groups), plan.training.clip_grad_norm is not None)
         self.is_whole = strategy.is_whole
+        self.saved_step = -1
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +153,7 @@ class RunState:
         if saved["state"]["callbacks"] is not None:
             for callback, state in zip(self.callbacks, saved["state"]["callbacks"], strict=True):
                 callback.load_state_dict(state)
+        self.saved_step = self.progress.step
 
     def _load_optimizer(self, saved: Mapping[str, Any]) -> None:
         """The moments as saved, but the settings as the recipe has them now: `--allow-change` may have changed some."""
