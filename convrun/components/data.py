@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convrun.contracts.data import DataFacts, NumClasses, TrainImages, ValImages, WrittenGreyRange
 from convrun.errors import DataError, KeyProblem
-from convrun.keys import PositiveInt
+from convrun.keys import NonNegativeInt, PositiveInt
 from convrun.registry import register
 
 if TYPE_CHECKING:
@@ -63,6 +63,15 @@ def _declared(keys: dict[str, Any]) -> DataFacts | None:
     return None if None in numbers else DataFacts(*numbers)
 
 
+def _without_val(keys: dict[str, Any], key: str) -> dict[str, Any]:
+    """Keys that declare no validation images, if `key` is null; a KeyProblem if they declare some."""
+    if keys[key] is not None:
+        return keys
+    if keys["val_images"]:
+        raise KeyProblem("val_images", f"there are none where {key} is null", "remove it")
+    return {**keys, "val_images": 0}
+
+
 # Image folders ------------------------------------------------------------------------------------------------------
 
 
@@ -70,11 +79,7 @@ def image_folder_facts(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the folders hold."""
     _need("root", keys["root"])
     _checked_range(grey_range)
-    if keys["val_folder"] is None:
-        if keys["val_images"]:
-            raise KeyProblem("val_images", "there are none where val_folder is null", "remove it")
-        keys["val_images"] = 0
-    return _declared(keys) or measure_image_folder(**keys)
+    return _declared(_without_val(keys, "val_folder")) or measure_image_folder(**keys)
 
 
 def measure_image_folder(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
@@ -126,15 +131,15 @@ def image_folder(
 def npz_facts(**keys: Any) -> DataFacts:
     """The declared numbers if all three are there; else what the file holds."""
     _need("path", keys["path"])
-    return _declared(keys) or measure_npz(**keys)
+    return _declared(_without_val(keys, "val")) or measure_npz(**keys)
 
 
-def measure_npz(path: str, **declared: int | None) -> DataFacts:
+def measure_npz(path: str, val: str | None = "val", **declared: int | None) -> DataFacts:
     """What the file's labels say (this imports numpy); a DataError if the recipe declares something else."""
     from convrun.data.sets.npz import scan_npz
 
     _need("path", path)
-    scan = scan_npz(path, declared["num_classes"])
+    scan = scan_npz(path, val, declared["num_classes"])
     found = DataFacts(len(scan.class_names), len(scan.labels["train"]), len(scan.labels["val"]))
     check_declared(path, found, **declared)
     return found
@@ -145,6 +150,7 @@ def npz(
     split: str,
     *,
     path: str,
+    val: str | None = "val",
     num_classes: NumClasses = None,
     train_images: TrainImages = None,
     val_images: ValImages = None,
@@ -153,11 +159,13 @@ def npz(
 
     path: the file; images are uint8 [n, h, w] or [n, h, w, 3], labels integers [n] or [n, 1]; where it has no
         class_names, num_classes may be more than the labels show
+    val: the arrays of validation images: val names val_images and val_labels, test the test images' test_images and
+        test_labels; null for none, and evaluation null as well
     """
     from convrun.data.sets.npz import NpzImages
 
-    measure_npz(path=path, num_classes=num_classes, train_images=train_images, val_images=val_images)
-    return NpzImages(path, split, num_classes=num_classes)
+    measure_npz(path=path, val=val, num_classes=num_classes, train_images=train_images, val_images=val_images)
+    return NpzImages(path, split, val=val, num_classes=num_classes)
 
 
 def digits_facts() -> DataFacts:
@@ -180,7 +188,7 @@ def parquet_facts(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
     """The declared numbers if all three are there, without a look at the disk; else what the files hold."""
     _need("root", keys["root"])
     _checked_range(grey_range)
-    return _declared(keys) or measure_parquet(**keys)
+    return _declared(_without_val(keys, "val")) or measure_parquet(**keys)
 
 
 def measure_parquet(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
@@ -190,7 +198,7 @@ def measure_parquet(*, grey_range: Any = "auto", **keys: Any) -> DataFacts:
 
 
 def _scanned_parquet(
-    root: str, train: Patterns, val: Patterns, image_column: str, label_column: str, **declared: int | None
+    root: str, train: Patterns, val: Patterns | None, image_column: str, label_column: str, **declared: int | None
 ) -> tuple[DataFacts, dict[str, Split]]:
     from convrun.data.sets.parquet_scan import scan_splits
 
@@ -206,9 +214,9 @@ def parquet(
     *,
     root: str,
     train: Patterns = "data/train-*.parquet",
-    val: Patterns = "data/validation-*.parquet",
-    image_column: str = "image",
-    label_column: str = "label",
+    val: Patterns | None = "data/validation-*.parquet",
+    image_column: str = "auto",
+    label_column: str = "auto",
     num_classes: NumClasses = None,
     train_images: TrainImages = None,
     val_images: ValImages = None,
@@ -219,10 +227,13 @@ def parquet(
 
     root: the folder that holds the files, a downloaded data set's own
     train: the files of training images: a path or pattern below root (data/train-*.parquet), or a list of them
-    val: the files of validation images, likewise; data/test-*.parquet evaluates on the test images
-    image_column: the column of images, bytes or a struct with a field `bytes`
-    label_column: the column of labels, integers from 0; where the files do not name the classes, num_classes may be
-        more than the labels show
+    val: the files of validation images, likewise; data/test-*.parquet evaluates on the test images; null: the data have
+        none, and evaluation must be null
+    image_column: the column of images, bytes or a struct with a field `bytes`; auto: image, else the only one that
+        plainly is it (img, pixel_values, ...)
+    label_column: the column of labels, whole numbers from 0 or words; auto: label, else the only one that plainly is
+        it (labels, class, category, fine_label, ...). Classes have the names in the files' metadata, or the words,
+        sorted; where there are numbers alone, num_classes may be more than they show
     cache: copy the images once, where any can be read alone, to $CONVRUN_CACHE (else $XDG_CACHE_HOME/convrun, else
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
     """
@@ -281,7 +292,7 @@ def synthetic(
     split: str,
     *,
     train_images: PositiveInt = 1000,
-    val_images: PositiveInt = 200,
+    val_images: NonNegativeInt = 200,
     num_classes: PositiveInt = 10,
     image_size: PositiveInt = 32,
 ) -> ImageSet:

@@ -36,11 +36,12 @@ class BadImage(DataError):
 
     Attributes:
         reason: why, without the image's name.
+        cure: what the user can do about the image, beside skipping it.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, cure: str = "replace the file, delete it") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.cure = reason, cure
 
 
 class ImageSet(Protocol):

@@ -105,7 +105,8 @@ class Images:
             reason = reason_of(error)
             if self._tolerance.skips_bad_images:
                 return SkippedImage(self._split, index, self._images.place(index), reason)
-            cure = "replace the file, delete it, or set data.bad_images=skip"
+            cure = error.cure if isinstance(error, BadImage) else "replace the file, delete it"
+            cure = f"{cure}, or set data.bad_images=skip"
             raise self.error(index, f"cannot be decoded: {reason}", cure) from None
         if isinstance(error, UnclearRange):  # never skipped: it would be all images of a kind
             raise self.error(index, str(error), error.cure) from None

@@ -64,7 +64,7 @@ registry.find("data", "synthetic").meta["facts"](train_images=5, val_images=5, n
 registry.find("data", "digits").meta["facts"]()
 folders = registry.find("data", "image_folder")
 folders.meta["facts"](**{{key.name: {{"root": {tree!r}}}.get(key.name, key.default) for key in folders.own_keys}})
-registry.find("data", "npz").meta["facts"](path="x", num_classes=1, train_images=1, val_images=1)
+registry.find("data", "npz").meta["facts"](path="x", val="val", num_classes=2, train_images=1, val_images=1)
 print([name for name in ("torch", "torchvision", "numpy", "PIL") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -185,3 +185,22 @@ def test_digits_places_name_the_file() -> None:
 def test_other_folder_names(tree: str) -> None:
     Path(tree, "val").rename(Path(tree, "dev"))
     assert len(create("image_folder", "val", root=tree, val_folder="dev")) == 2
+
+
+@pytest.mark.parametrize(("name", "key"), [("image_folder", "val_folder"), ("npz", "val"), ("parquet", "val")])
+def test_data_may_have_no_validation_images(name: str, key: str) -> None:
+    keys = {"path" if name == "npz" else "root": "/nowhere", "num_classes": 3, "train_images": 9, key: None}
+    assert facts(name, **keys) == DataFacts(3, 9, 0)
+    with pytest.raises(KeyProblem, match=f"there are none where {key} is null; remove it"):
+        facts(name, **keys, val_images=2)
+
+
+def test_a_recipe_without_validation_images(tree: str, archive: str) -> None:
+    for name, keys in (
+        ("image_folder", {"root": tree, "val_folder": None}),
+        ("npz", {"path": archive, "val": None}),
+        ("synthetic", {"train_images": 7, "val_images": 0, "num_classes": 2, "image_size": 4}),
+    ):
+        train, val = create(name, "train", **keys), create(name, "val", **keys)
+        assert (len(val), val.class_names, list(val.notes)) == (0, train.class_names, []), name
+        assert facts(name, **keys).val_images == 0

@@ -18,7 +18,8 @@ from convrun.text.wording import listed, printable
 MOST_SHOWN = 5
 TRAIN = frozenset({"train", "training"})
 VAL = frozenset({"val", "valid", "validation", "dev", "eval"})
-SPLITS = TRAIN | VAL | {"test", "testing"}
+TEST = frozenset({"test", "testing"})
+SPLITS = TRAIN | VAL | TEST
 FEW_IMAGES = 20  # so few may well have a class each, in a try
 
 

@@ -42,14 +42,25 @@ class NpzScan:
 class NpzImages:
     """One split of an `.npz` file."""
 
-    def __init__(self, path: str, split: str, *, num_classes: int | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        split: str,
+        *,
+        val: str | None = "val",
+        num_classes: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self._name, self._split = name or path, split
-        scan = scan_npz(path, num_classes)
+        scan = scan_npz(path, val, num_classes)
         self._class_names, self._labels, self.notes = scan.class_names, scan.labels[split], scan.notes[split]
-        self._images = _read_images(path, split)
+        prefix = "train" if split == "train" else val
+        if prefix is None:
+            return
+        self._images = _read_images(path, prefix)
         if len(self._images) != len(self._labels):
             raise DataError(
-                f"{path}: {split}_images has {len(self._images)} images but {split}_labels has {len(self._labels)} "
+                f"{path}: {prefix}_images has {len(self._images)} images but {prefix}_labels has {len(self._labels)} "
                 "labels; save one label for each image"
             )
 
@@ -70,8 +81,8 @@ class NpzImages:
         return f"{self._name} {self._split} image {index}"
 
 
-def scan_npz(path: str, num_classes: int | None = None) -> NpzScan:
-    """Classes and labels, read from the labels alone.
+def scan_npz(path: str, val: str | None = "val", num_classes: int | None = None) -> NpzScan:
+    """Classes and labels, read from the labels alone; `val` names the arrays of validation images, if there are any.
 
     Without `class_names` in the file, the labels say how many classes there are at least, and `num_classes` may say
     that there are more.
@@ -79,15 +90,17 @@ def scan_npz(path: str, num_classes: int | None = None) -> NpzScan:
     Raises:
         DataError: the file is missing or broken, or its labels are.
     """
-    labels = {split: _read_labels(path, split) for split in ("train", "val")}
-    highest = max(int(found.max()) for found in labels.values())
-    names = _class_names(path, labels)
+    labels = {"train": _read_labels(path, "train"), "val": np.zeros(0, np.int64)}
+    if val is not None:
+        labels["val"] = _read_labels(path, val)
+    highest = max(int(found.max(initial=0)) for found in labels.values())
+    names = _class_names(path, {"train": labels["train"], val or "": labels["val"]})
     is_meant = names is not None or (num_classes or 0) > highest
     names = names or tuple(str(label) for label in range(max(highest + 1, num_classes or 0)))
-    train, val = (np.unique(of_split).tolist() for of_split in labels.values())
-    cure = "move some of them from val_images and val_labels to train_images and train_labels, or leave them out"
+    in_train, in_val = (np.unique(of_split).tolist() for of_split in labels.values())
+    cure = f"move some of them from {val}_images and {val}_labels to train_images and train_labels, or leave them out"
     images = len(labels["train"])
-    notes = numbered_notes(path, names, images, train, val, numbers_are_meant=is_meant, cure=cure)
+    notes = numbered_notes(path, names, images, in_train, in_val, numbers_are_meant=is_meant, cure=cure)
     return NpzScan(names, labels, notes)
 
 
@@ -100,7 +113,7 @@ def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]]) -> tupl
     if names.dtype.kind != "U" or names.ndim != 1:
         raise DataError(f"{path}: class_names is {_shape(names)}, not text [classes]; save a list of names")
     for split, found in labels.items():
-        if found.max() >= len(names):
+        if found.max(initial=0) >= len(names):
             why = " (do they count from 1?)" if found.min() == 1 and found.max() == len(names) else ""
             raise DataError(
                 f"{path}: {split}_labels go up to {found.max()}, but class_names has {len(names)} names{why}; "
@@ -146,9 +159,19 @@ def _shape(array: Array) -> str:
 def _read(path: str, key: str) -> Array:
     with _opened(path) as file:
         if key not in file.files:
-            raise DataError(f"{path} has no array {key} (it has {', '.join(file.files) or 'none'}); {CURE}")
+            has = f"{path} has no array {key} (it has {', '.join(file.files) or 'none'})"
+            raise DataError(f"{has}; {CURE}{_other_val(key, file.files)}")
         array: Array = file[key]
         return array
+
+
+def _other_val(key: str, there: Sequence[str]) -> str:
+    """What to set where a file has no arrays for validation."""
+    if key.startswith("train_") or key == "class_names" or "train_images" not in there:
+        return ""
+    others = [name.removesuffix("_labels") for name in there if name.endswith("_labels")]
+    found = next((name for name in others if name != "train"), None)
+    return f", {f'data.val={found}, ' if found else ''}or data.val=null evaluation=null"
 
 
 @contextlib.contextmanager

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from convrun.contracts.data import GreyRange
+from convrun.contracts.data import BadImage, GreyRange
 from convrun.data.sets.parquet_copy import ArrowCopy, with_copies
-from convrun.data.sets.parquet_scan import Split, no_bytes, only_column, pq, readable
+from convrun.data.sets.parquet_scan import Split, only_column, pq, readable
+
+CURE = "save the file with the image in it or without the row"
 
 
 class RowGroups:
@@ -60,7 +62,7 @@ class ParquetImages:
         shards = split.shards
         self._paths = tuple(shard.path for shard in shards)
         self._starts = (0, *accumulate(len(shard.labels) for shard in shards))
-        self._labels = np.concatenate([shard.labels for shard in shards])
+        self._labels = np.concatenate([np.zeros(0, np.int32), *(shard.labels for shard in shards)])
         self._sources: Sequence[ArrowCopy | RowGroups] = (
             with_copies(shards) if cache else [RowGroups(shard.path, shard.column) for shard in shards]
         )
@@ -78,7 +80,7 @@ class ParquetImages:
         shard, row = self._position(index)
         content = self._sources[shard].read(row)
         if content is None:
-            raise no_bytes(self._paths[shard], row)
+            raise BadImage("it has no bytes (null; a path alone is not followed)", cure=CURE)
         return content, int(self._labels[index])
 
     def place(self, index: int) -> str:

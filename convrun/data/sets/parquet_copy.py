@@ -20,7 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from convrun.data.sets.parquet_scan import Shard, first_line, no_bytes, only_column, pa, pq, readable
+from convrun.data.sets.parquet_scan import Shard, first_line, only_column, pa, pq, readable
 from convrun.errors import DataError
 from convrun.files.cache_folder import cache_folder
 
@@ -39,12 +39,12 @@ class ArrowCopy:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parts": None}  # pyarrow would pickle what the map holds
 
-    def read(self, row: int) -> bytes:
-        """The encoded image."""
+    def read(self, row: int) -> bytes | None:
+        """The encoded image; None where the file has none."""
         if self._parts is None:
             self._open()
         part = bisect_right(self._starts, row) - 1
-        content: bytes = self._parts[part][row - self._starts[part]].as_py()
+        content: bytes | None = self._parts[part][row - self._starts[part]].as_py()
         return content
 
     def _open(self) -> None:
@@ -66,7 +66,7 @@ def with_copies(shards: Sequence[Shard]) -> list[ArrowCopy]:
     """The copies of some files; those that are missing are made, by one process while the others wait.
 
     Raises:
-        DataError: there is no room for them, or an image has no bytes.
+        DataError: there is no room for them.
         UsageError: the cache folder cannot be found.
     """
     folder = cache_folder() / "parquet"
@@ -116,16 +116,11 @@ def _copy(shard: Shard, copy: Path) -> None:
 
 
 def _pieces(shard: Shard) -> Iterator[Any]:
-    row = 0
     with readable(shard.path):
         file = pq.ParquetFile(shard.path)
         # One row group after the other: pyarrow's iter_batches would hold all that it has passed until the file ends.
         for number in range(file.num_row_groups):
-            for images in only_column(file.read_row_group(number, columns=[shard.column], use_threads=False)).chunks:
-                if images.null_count:
-                    raise no_bytes(shard.path, row + images.is_null().to_pylist().index(True))
-                row += len(images)
-                yield images
+            yield from only_column(file.read_row_group(number, columns=[shard.column], use_threads=False)).chunks
 
 
 @contextlib.contextmanager

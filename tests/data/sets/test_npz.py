@@ -83,6 +83,26 @@ def test_what_is_wrong_is_said(tmp_path: Path, changes: Arrays, message: str) ->
         NpzImages(path, "val")
 
 
+def test_val_may_be_the_test_images(tmp_path: Path) -> None:
+    path = save(tmp_path, arrays(test_images=np.full((2, 5, 4), 9, np.uint8), test_labels=np.array([1, 2])))
+    images = NpzImages(path, "val", val="test")
+    assert (len(images), images.read(1)[1], images.read(1)[0].max()) == (2, 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("others", "cure"),
+    [({}, "val_labels, or data.val=null evaluation=null"),
+     ({"test_images": np.zeros((2, 5, 4), np.uint8), "test_labels": np.array([1, 2])}, "data.val=test, or data.val=n")],
+)  # fmt: skip
+def test_a_file_without_validation_images_gets_a_cure_that_works(tmp_path: Path, others: Arrays, cure: str) -> None:
+    path = save(tmp_path, arrays(val_images=None, val_labels=None, **others))
+    with pytest.raises(DataError, match=cure):
+        scan_npz(path)
+    for val in (None, *(["test"] if others else [])):
+        assert len(NpzImages(path, "train", val=val)) == 6
+        assert len(NpzImages(path, "val", val=val)) == (2 if val else 0)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.npz does not exist; set data.path=FILE"):
         scan_npz(str(tmp_path / "gone.npz"))

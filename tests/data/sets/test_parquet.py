@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import random
+import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +18,9 @@ from PIL import Image
 
 from convrun.data.order import TrainingOrder
 from convrun.data.pipeline import TrainingBatches
+from convrun.data.sample import Images, Tolerance
 from convrun.errors import DataError
-from tests.data.parquet_files import CLASSES, TRAIN_ROWS, create, encoded, loaded, pa, rows_of, write
+from tests.data.parquet_files import CLASSES, TRAIN_ROWS, create, encoded, loaded, pa, pq, rows_of, write
 from tests.data.reading import load
 from tests.data.steps import each
 
@@ -86,12 +88,53 @@ def test_it_pickles_into_a_spawned_process_without_the_images(parquet_root: Path
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_path_without_bytes(parquet_root: Path, cached: bool) -> None:
+@pytest.mark.parametrize("plain", [True, False])
+def test_an_image_without_bytes_is_a_bad_image(parquet_root: Path, cached: bool, plain: bool) -> None:
     contents: list[bytes | None] = [encoded(number) for number in range(120)]
     contents[110] = None
-    path = write(parquet_root / "data/row-0.parquet", contents)
-    with pytest.raises(DataError, match=f"^{path} row 110 has no image bytes .*data.name=image_folder$"):
-        create("val", parquet_root, val="data/row-0.parquet", cache=cached).read(110)
+    path = write(parquet_root / "data/row-0.parquet", contents, plain=plain)
+    images = create("val", parquet_root, val="data/row-0.parquet", cache=cached)
+    reason = "it has no bytes (null; a path alone is not followed)"
+    cure = "save the file with the image in it or without the row, or set data.bad_images=skip"
+    message = f"split val, image {path} row 110 cannot be decoded: {reason}; {cure}"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        load(images, 110, "val")
+    found = Images(images, "val", Tolerance(skips_bad_images=True)).load(110)
+    assert (found.place, found.reason) == (f"{path} row 110", reason)
+    assert load(images, 111)[1] == 111 % 3
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_null_struct_is_a_bad_image(parquet_root: Path, cached: bool) -> None:
+    rows = [{"bytes": encoded(0), "path": "a"}, None, {"bytes": encoded(1), "path": "b"}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind), "label": [0, 1, 2]}), parquet_root / "data/row-0.parquet")
+    images = create("val", parquet_root, val="data/row-0.parquet", cache=cached)
+    with pytest.raises(DataError, match="row 1 cannot be decoded: it has no bytes"):
+        load(images, 1, "val")
+    assert load(images, 2)[1] == 2
+
+
+def test_files_that_hold_paths_alone_are_refused_at_once(parquet_root: Path) -> None:
+    path = write(parquet_root / "data/row-0.parquet", [None] * 5)
+    message = (
+        f"no image of the val split has bytes ({path}, column image.bytes), and a path alone is not followed; save the "
+        "files with the images in them, set data.image_column=NAME, or read the image files themselves with "
+        "data.name=image_folder"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        create("val", parquet_root, val="data/row-0.parquet")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_row_groups_without_rows_are_passed_over(parquet_root: Path, cached: bool) -> None:
+    path = parquet_root / "data/row-0.parquet"
+    table = pq.read_table(parquet_root / "data/validation-00000-of-00001.parquet")
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for part in (table[:0], table[:2], table[:0], table[2:], table[:0]):
+            writer.write_table(part)
+    assert pq.ParquetFile(path).num_row_groups > 2
+    assert loaded(create("val", parquet_root, val="data/row-0.parquet", cache=cached)) == rows_of(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", encoded(0)[:60]])

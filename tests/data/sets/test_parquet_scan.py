@@ -14,7 +14,6 @@ from convrun.errors import DataError, KeyProblem
 
 pytest.importorskip("pyarrow")
 
-from convrun.data.sets import parquet_scan
 from tests.data.parquet_files import create, encoded, facts, loaded, pa, rows_of, write
 
 
@@ -40,12 +39,6 @@ def test_without_names_the_labels_count_the_classes(tmp_path: Path, classes: lis
         create("train", tmp_path, num_classes=3)
 
 
-@pytest.mark.parametrize("text", [b"not JSON", b"[]", b'{"info": null}', b'{"info": {"features": {"label": null}}}'])
-def test_other_metadata_names_no_classes(text: bytes) -> None:
-    schema = pa.schema([("label", pa.int64())], metadata={b"huggingface": text})
-    assert parquet_scan._named_classes(schema, "label") is None
-
-
 def test_facts(parquet_root: Path) -> None:
     assert facts(parquet_root) == facts(parquet_root, "measure") == DataFacts(3, 335, 4)
     numbers = {"num_classes": 9, "train_images": 8, "val_images": 7}
@@ -65,19 +58,22 @@ def test_facts(parquet_root: Path) -> None:
     ("keys", "message"),
     [
         ({"root": "{root}/gone"}, r"the folder {root}/gone does not exist; set data.root=FOLDER"),
-        ({"root": "{root}/data"}, r"no file in {root}/data matches data/train-\*.parquet \(it has test-00000.*, …\); "),
-        ({"val": "x/*.parquet"}, r"matches x/\*.parquet \(it has data/test-.*, …\); set data.val=PATTERN or data.root"),
+        ({"root": "{root}/data"}, r"no file in {root}/data matches data/train-\*.parquet .*'train-\*.parquet'.*; "),
+        (
+            {"val": "x/*.parquet"},
+            r"matches x/\*.parquet \(it has .*\); set data.val='data/validation-\*.parquet'; w",
+        ),
         ({"train": []}, r"data.train is an empty list; set data.train=PATTERN"),
         (
             {"image_column": "imge"},
-            r"train-0.* has no column imge \(it has image, label\); set data.image_column=image",
+            r"train-0.* has no column imge \(it has image: .*, label: int64\); set data.image_column=image",
         ),
-        ({"label_column": "coarse"}, r"has no column coarse \(it has image, label\); set data.label_column=NAME"),
+        ({"label_column": "coarse"}, r"has no column coarse \(it has image: .*\); set data.label_column=label"),
         (
             {"image_column": "label"},
             r"the column label is int64, neither bytes nor a struct with bytes; set data.image",
         ),
-        ({"label_column": "image"}, r"the column image is struct<.*>, not integers; set data.label_column=NAME"),
+        ({"label_column": "image"}, r"the column image is struct<.*>, not one label an image .*label_column=label"),
     ],
 )
 def test_keys_that_fit_no_file(parquet_root: Path, keys: dict[str, Any], message: str) -> None:
@@ -87,7 +83,7 @@ def test_keys_that_fit_no_file(parquet_root: Path, keys: dict[str, Any], message
 
 
 def test_a_root_without_parquet_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"matches data/train-\*.parquet \(it has no .parquet file\); set data.train="):
+    with pytest.raises(DataError, match=r"matches data/train-.* \(it has no .parquet file\); set data.root=FOLDER"):
         facts(tmp_path)
 
 
