@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convrun.errors import PluginError
+from convrun.files.leftovers import is_leftover
 from convrun.registry import registry
 
 GROUP = "convrun.plugins"
@@ -30,7 +31,7 @@ def load_plugins(listed: Sequence[str] = (), folder: Path | None = None) -> None
     for name in listed:
         _load(name, name)
     for file in sorted(folder.glob("*.py")) if folder and folder.is_dir() else ():
-        if not file.name.startswith("_"):
+        if not (file.name.startswith("_") or is_leftover(file.name)):
             _load(str(file.resolve()), f"plugins/{file.name}")
     if _is_group_used():
         import importlib.metadata

@@ -39,6 +39,14 @@ def test_a_folder_gives_its_files_but_not_those_that_begin_with_an_underscore(fr
     assert not {"hidden", "deep"} & {c.name for c in fresh_registry.all("loss")}
 
 
+def test_what_systems_leave_in_the_folder_is_no_plugin(fresh_registry, plugin, tmp_path):
+    plugin("plugins/a.py", "a")
+    for name in ("._a.py", ".#a.py", ".ipynb_checkpoints/a-checkpoint.py", "__pycache__/a.py"):
+        plugin(f"plugins/{name}", "left")
+    load_plugins(folder=tmp_path / "plugins")
+    assert (fresh_registry.searched, fresh_registry.failures) == (["plugins/a.py"], {})
+
+
 def test_no_folder_is_no_error(fresh_registry, tmp_path):
     load_plugins(folder=tmp_path / "plugins")
     assert (fresh_registry.searched, fresh_registry.failures) == ([], {})

@@ -96,7 +96,10 @@ def _scanned_folders(
     train, val = scan_tree(root, train_folder, val_folder)
     check_class_folders(train, root, train_folder, val_folder)
     found = DataFacts(len(train.class_names), len(train), len(val))
-    check_declared(root, found, **declared)
+    try:
+        check_declared(root, found, **declared)
+    except DataError as error:  # what is passed over may be what was counted when the numbers were written down
+        raise DataError(". ".join([str(error), *train.notes, *val.notes])) from None
     return found, {"train": train, "val": val}
 
 
@@ -238,10 +241,12 @@ def parquet(
         ~/.cache/convrun); it takes the disk space of the files again. false: read the hundred around each, slowly
     """
     from convrun.data.sets.parquet import ParquetImages
+    from convrun.data.sets.parquet_paths import pattern_notes
 
     declared = {"num_classes": num_classes, "train_images": train_images, "val_images": val_images}
     _, splits = _scanned_parquet(root, train, val, image_column, label_column, **declared)
-    return ParquetImages(splits[split], cache=cache, grey_range=_checked_range(grey_range))
+    notes = pattern_notes(root, split, {"train": train, "val": val}[split])
+    return ParquetImages(splits[split], cache=cache, grey_range=_checked_range(grey_range), notes=notes)
 
 
 # CIFAR --------------------------------------------------------------------------------------------------------------

@@ -50,8 +50,9 @@ class ImageSet(Protocol):
     Both splits have the same `class_names`, those of train; val need not have images of all of them.
 
     It is copied into loader workers, so it must be picklable, and `read` must not draw random numbers. convrun decodes
-    the images, and retries or skips those that cannot be read. The set may have an attribute
-    `grey_range: GreyRange | None`; without it, and with None, the range is 0 to 65,535.
+    the images, and retries or skips those that cannot be read. The set may have two attributes more:
+    `grey_range: GreyRange | None`; without it, and with None, the range is 0 to 65,535. And `notes: Sequence[str]`,
+    lines for the user about what it found and does not use; `validate --data` and the start of a run show them.
     """
 
     def __len__(self) -> int:
@@ -75,6 +76,11 @@ class ImageSet(Protocol):
     def place(self, index: int) -> str:
         """Where the image is, for messages: a path, or `digits.npz train image 17`."""
         ...
+
+
+def notes_of(*splits: ImageSet) -> list[str]:
+    """The lines that some splits have for the user, each once."""
+    return list(dict.fromkeys(line for images in splits for line in getattr(images, "notes", ())))
 
 
 Statistics = Annotated[tuple[float, ...], Limits(min_length=3, max_length=3)]

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from convrun.errors import UsageError
+from convrun.files.leftovers import is_leftover
 from convrun.text.wording import nearest
 
 RUNS = Path("runs")
@@ -59,7 +60,8 @@ def runs_in(folder: Path) -> list[Path]:
 def _below(folder: Path, depth: int) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            children = [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            folders = [entry for entry in entries if entry.is_dir() and not is_leftover(entry.name, is_folder=True)]
+            children = [Path(entry.path) for entry in folders]
     except OSError:
         return []
     found = [child for child in children if is_run(child)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convrun.errors import RunFolderError, UsageError
+from convrun.files.leftovers import is_leftover
 from convrun.text.wording import nearest
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def _shipped_files() -> dict[str, Path]:
     folder, here = FOLDER, os.getcwd()  # noqa: PTH109 - a third of the cost
     if folder.is_relative_to(here):
         folder = folder.relative_to(here)  # messages show it as the user would type it
-    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {p.stem: p for p in sorted(folder.glob("*.yaml")) if not is_leftover(p.name)}
 
 
 def find_recipe(text: str) -> Path:
@@ -60,7 +61,11 @@ def find_parent(text: str, folder: Path) -> Path:
     names = _shipped_files()
     if text in names:
         return names[text]
-    raise _unknown(text, f"there is no file {parent}", {*names, *(p.stem for p in folder.glob("*.yaml"))})
+    raise _unknown(
+        text,
+        f"there is no file {parent}",
+        {*names, *(p.stem for p in folder.glob("*.yaml") if not is_leftover(p.name))},
+    )
 
 
 def _unknown(text: str, what: str, names: Iterable[str]) -> UsageError:

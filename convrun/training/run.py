@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from convrun import checkpoints
-from convrun.contracts.data import ImageSet
+from convrun.contracts.data import ImageSet, notes_of
 from convrun.contracts.logger import RunInfo
 from convrun.display.screen import Screen
 from convrun.distributed.group import Group
@@ -119,7 +119,7 @@ def _train(
     recorder = (RunRecorder if group.is_first else QuietRecorder)(facts, screen, start.step)
     stop.begin()  # from here on a signal lets the step end, and the state is saved
     with _ending_well(recorder, facts):
-        recorder.begin(found.changes, [init_text, *notes])
+        recorder.begin(found.changes, [init_text, *(f"note: {line}" for line in notes_of(*facts.images)), *notes])
         info = run_info(facts, start, screen)
         loop = build_loop(plan, model, facts.images, info, recorder, AgreedStop(stop, group), group)
         if found.content is not None:

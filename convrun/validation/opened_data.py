@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from convrun.contracts.data import notes_of
 from convrun.errors import DataError
 from convrun.plan import Plan
 
@@ -37,11 +38,13 @@ def opened_data(plan: Plan) -> tuple[list[str], dict[str, Any]]:
             raise DataError("the train split holds no image")
         if not found:
             continue  # a recipe may evaluate nothing
+        notes = notes_of(images)
         shown = " and ".join(_shown(image) for image in found)
         classes = list(images.class_names)
         lines.append(
             f"{'opened':<12} {name}: {len(images):,} images of {len(classes):,} classes "
             f"({classes[0]} ... {classes[-1]}); first and last are {shown}"
         )
-        data[name] = {"images": len(images), "classes": classes}
+        lines += [f"{'note':<12} {line}" for line in notes]
+        data[name] = {"images": len(images), "classes": classes, "notes": notes}
     return lines, data

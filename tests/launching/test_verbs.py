@@ -31,6 +31,8 @@ def test_list_runs_shows_those_below_runs_those_of_a_sweep_together(here, run_fo
     run_folder("runs/tiny/s/0-a", launch__json=launch_json(values={"seed": "0"}, **sweep))
     run_folder("runs/other/two", status__json={**DONE, "state": "failed", "error": "no\nspace"})
     (here / "runs" / "tiny" / "notes").mkdir()
+    for left in (".Trash-1000", "@eaDir", "tiny/__MACOSX"):
+        run_folder(f"runs/{left}/three", status__json=DONE)
     code, out, _ = convrun("list", "runs")
     assert code == 0
     assert [line.rstrip() for line in out.splitlines()] == [

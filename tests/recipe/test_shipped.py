@@ -8,7 +8,7 @@ import yaml
 
 from convrun.errors import UsageError
 from convrun.plan import Machine, make_plan
-from convrun.recipe import find_recipe, load_recipe, shipped_recipes
+from convrun.recipe import find_recipe, load_recipe, shipped, shipped_recipes
 from convrun.recipe.shipped import FOLDER, copy_recipe
 from convrun.recipe.writing import recipe_yaml
 
@@ -25,6 +25,13 @@ def test_the_glob_finds_the_recipes():
     assert len(NAMES) >= 30
     assert {"digits_demo", "convnext_tiny_in1k"} <= set(NAMES)
     assert not any(name.startswith("_") for name in NAMES)
+
+
+def test_what_systems_leave_beside_the_recipes_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    for name in ("mine.yaml", "._mine.yaml", ".hidden.yaml"):
+        (tmp_path / name).write_text("{}")
+    assert list(shipped_recipes()) == ["mine"]
 
 
 @pytest.mark.parametrize("name", NAMES)

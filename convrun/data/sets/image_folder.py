@@ -1,6 +1,7 @@
 """A folder tree of images, `ROOT/train/CLASS/**/*.jpg` and `ROOT/val/…`: scanned, and then read file by file.
 
-The plan counts images by the scan, so all of this is the standard library's.
+The plan counts images by the scan, so all of this is the standard library's. What systems and programs leave behind
+(`files/leftovers.py`) is neither class nor image; what is passed over is counted, and told in the scan's notes.
 
 Classes and files come in torchvision's order (`DatasetFolder`), so labels and sample numbers agree with it.
 Paths are kept as one bytes object with offsets: a Python list of ImageNet-22K's 14 million paths would take 2 GB,
@@ -13,13 +14,15 @@ import functools
 import os
 import shlex
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convrun.contracts.data import BadImage, GreyRange
 from convrun.data.sets.classes import check_is_no_split, one_class, val_notes
+from convrun.data.sets.left_out import LeftOut
 from convrun.errors import DataError
+from convrun.files.leftovers import is_leftover, leftover_kind
 from convrun.files.regular_file import opened
 from convrun.text.wording import printable
 
@@ -100,16 +103,17 @@ def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "
         DataError: a folder is missing, empty or unreadable, or val has a class that train lacks.
     """
     base = Path(root).expanduser()
-    present = [entry.name for entry in _entries(base, f"set data.root=FOLDER to the one with {train_folder}/ in it")]
-    for key, name in (("train_folder", train_folder), ("val_folder", val_folder)):
-        if name is not None and not (base / name).is_dir():
+    entries = _entries(base, f"set data.root=FOLDER to the one with {train_folder}/ in it")
+    present = [name for entry in entries if not is_leftover(name := entry.name, is_folder=entry.is_dir())]
+    for key, folder in (("train_folder", train_folder), ("val_folder", val_folder)):
+        if folder is not None and not (base / folder).is_dir():
             found = f" (it has {_some(present)})" if present else " (it is empty)"
-            raise DataError(f"{base} has no folder {name}{found}; set data.root=FOLDER, or data.{key}=NAME")
-    train = _scan(str(base / train_folder), _list_classes(base / train_folder))
+            raise DataError(f"{base} has no folder {folder}{found}; set data.root=FOLDER, or data.{key}=NAME")
+    train = _split("train", base / train_folder)
+    train = replace(train, notes=(*_notes_on_root(base, entries, (train_folder, val_folder)), *train.notes))
     if val_folder is None:
         return train, FolderScan(str(base), train.class_names, b"", array("q", [0]), array("i"))
-    val = _scan(str(base / val_folder), _list_classes(base / val_folder), may_lack=True)
-    return train, _in_classes_of(train, val, base)
+    return train, _in_classes_of(train, _split("val", base / val_folder, may_lack=True), base)
 
 
 def _in_classes_of(train: FolderScan, val: FolderScan, base: Path) -> FolderScan:
@@ -120,7 +124,7 @@ def _in_classes_of(train: FolderScan, val: FolderScan, base: Path) -> FolderScan
     numbers = {name: label for label, name in enumerate(train.class_names)}
     own = [numbers[name] for name in val.class_names]
     labels = array("i", (own[label] for label in val.labels))
-    return replace(val, class_names=train.class_names, labels=labels, notes=notes)
+    return replace(val, class_names=train.class_names, labels=labels, notes=(*val.notes, *notes))
 
 
 def check_class_folders(train: FolderScan, root: str, train_folder: str, val_folder: str | None) -> None:
@@ -145,7 +149,29 @@ def check_class_folders(train: FolderScan, root: str, train_folder: str, val_fol
 
 
 def _folders_in(folder: str) -> list[str]:
-    return sorted(entry.name for entry in _entries(Path(folder), "") if entry.is_dir() and entry.name[0] != ".")
+    return sorted(
+        entry.name
+        for entry in _entries(Path(folder), "")
+        if entry.is_dir() and not is_leftover(entry.name, is_folder=True)
+    )
+
+
+def _notes_on_root(base: Path, entries: Sequence[os.DirEntry[str]], used: Collection[str | None]) -> list[str]:
+    """About what lies beside the folders of the splits; a hidden folder that the recipe names is used."""
+    if any(name is not None and (base / name).resolve() == base.resolve() for name in used):
+        return []  # the split's own notes tell
+    beside, first_parts = LeftOut(), {Path(name).parts[0] for name in used if name}
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if entry.name not in first_parts and (kind := leftover_kind(entry.name, is_folder=entry.is_dir())):
+            beside.leftovers.add(kind, entry.name)
+    return beside.notes(str(base))
+
+
+def _split(name: str, folder: Path, may_lack: bool = False) -> FolderScan:
+    """The scan of one split; one that `may_lack` images of some class does without them."""
+    classes, beside = _list_classes(folder)
+    scan, inside = _scan(str(folder), classes, may_lack)
+    return replace(scan, notes=tuple((beside + inside).notes(name)))
 
 
 def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:
@@ -164,16 +190,25 @@ def _unreadable(error: OSError) -> DataError:
     return DataError(f"the folder {error.filename} cannot be read: {error.strerror}; check who may read it")
 
 
-def _list_classes(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Each class folder with the time of its last change."""
-    entries = _entries(folder, "set data.root=FOLDER")
-    classes = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_dir())
+def _list_classes(folder: Path) -> tuple[tuple[tuple[str, int], ...], LeftOut]:
+    """Each class folder with the time of its last change, and what lies beside them."""
+    found, beside = [], LeftOut()
+    for entry in sorted(_entries(folder, "set data.root=FOLDER"), key=lambda entry: entry.name):
+        is_folder = entry.is_dir()
+        if kind := leftover_kind(entry.name, is_folder=is_folder):
+            beside.leftovers.add(kind, entry.name)
+        elif is_folder:
+            found.append((entry.name, entry.stat().st_mtime_ns))
+    classes = sorted(found)
     if not classes:
-        raise DataError(f"{folder} has no class folder; images belong in {folder}/CLASS/, one folder for each class")
+        ignored = f" (ignored: {beside.leftovers.text()})" if beside.leftovers.total else ""
+        raise DataError(
+            f"{folder} has no class folder{ignored}; images belong in {folder}/CLASS/, one folder for each class"
+        )
     for name, _ in classes:
         if name != name.encode(errors="replace").decode():  # it will stand in tables, JSON and file headers
             raise DataError(f"the class folder {folder}/{printable(name)} has a name that is not UTF-8; rename it")
-    return tuple(classes)
+    return tuple(classes), beside
 
 
 def _some(names: Collection[str]) -> str:
@@ -183,35 +218,49 @@ def _some(names: Collection[str]) -> str:
 
 # The plan wants the counts, then each split is opened: the classes' times in the arguments keep the cache honest.
 @functools.lru_cache(maxsize=4)
-def _scan(folder: str, classes: tuple[tuple[str, int], ...], may_lack: bool = False) -> FolderScan:
-    paths, offsets, labels = bytearray(), array("q", [0]), array("i")
+def _scan(folder: str, classes: tuple[tuple[str, int], ...], may_lack: bool = False) -> tuple[FolderScan, LeftOut]:
+    paths, offsets, labels, left_out = bytearray(), array("q", [0]), array("i"), LeftOut()
     found: list[str] = []
-    empty: list[str] = []
+    empty: dict[str, LeftOut] = {}
     for name, _ in classes:
-        before = len(labels)
-        for path in _images_in(f"{folder}/{name}"):
-            paths += os.fsencode(path[len(folder) + 1 :])
+        before, of_class = len(labels), LeftOut()
+        for path in _images_in(f"{folder}/{name}", len(folder) + 1, of_class):
+            paths += os.fsencode(path)
             offsets.append(len(paths))
             labels.append(len(found))
-        (found if len(labels) > before else empty).append(name)
+        if len(labels) > before:
+            found.append(name)
+        else:
+            empty[name] = of_class
+        left_out += of_class
     if empty and not (may_lack and found):
-        one = len(empty) == 1
-        raise DataError(
-            f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}; add images "
-            f"({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'}"
-        )
-    return FolderScan(folder, tuple(found), bytes(paths), offsets, labels)
+        raise _no_images(folder, empty)
+    return FolderScan(folder, tuple(found), bytes(paths), offsets, labels), left_out
 
 
-def _images_in(class_folder: str) -> Iterator[str]:
+def _no_images(folder: str, empty: Mapping[str, LeftOut]) -> DataError:
+    one = len(empty) == 1
+    held = functools.reduce(LeftOut.__add__, empty.values()).text()
+    return DataError(
+        f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}{held and f' (ignored: {held})'}; "
+        f"add images ({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'}"
+    )
+
+
+def _images_in(class_folder: str, start: int, left_out: LeftOut) -> Iterator[str]:
+    """Paths of images, from their character `start` on; what else is there is counted in `left_out`."""
     # Sorted by whole folder path, then by file name, as torchvision does: `a-b/` comes before `a/c/`.
-    for folder, _, files in sorted(_walk(class_folder)):
+    for folder, _, files in sorted(_walk(class_folder, start, left_out)):
+        below = folder[start:]
         for file in sorted(files):
-            if file.lower().endswith(EXTENSIONS):
-                yield f"{folder}/{file}"
+            # The two tests that all images pass come first: there are millions, and few of anything else.
+            if file[0] != "." and file.lower().endswith(EXTENSIONS):
+                yield f"{below}/{file}"
+            elif kind := leftover_kind(file):
+                left_out.leftovers.add(kind, f"{below}/{file}")
 
 
-def _walk(class_folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(class_folder: str, start: int, left_out: LeftOut) -> Iterator[tuple[str, list[str], list[str]]]:
     for found in os.walk(class_folder, onerror=_raise_unreadable, followlinks=True):
         if os.path.islink(found[0]):  # noqa: PTH114  (as fast as a walk should be)
             above = os.path.realpath(os.path.dirname(found[0]))  # noqa: PTH120
@@ -219,6 +268,10 @@ def _walk(class_folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
             if os.path.commonpath([above, target]) == target:
                 # The kernel would follow it forty times, and each image would be there as often.
                 raise DataError(f"the link {printable(found[0])} leads back to {target}, which it lies in; delete it")
+        for name in sorted(found[1]):
+            if kind := leftover_kind(name, is_folder=True):
+                left_out.leftovers.add(kind, f"{found[0][start:]}/{name}")
+                found[1].remove(name)  # os.walk goes into those that stay
         yield found
 
 

@@ -57,8 +57,10 @@ def _row_group(source: RowGroups, number: int) -> Any:
 class ParquetImages:
     """One split: some files, one after the other; what it holds in memory is the labels."""
 
-    def __init__(self, split: Split, *, cache: bool, grey_range: GreyRange | None = None) -> None:
-        self._class_names, self.notes, self.grey_range = split.class_names, split.notes, grey_range
+    def __init__(
+        self, split: Split, *, cache: bool, grey_range: GreyRange | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self._class_names, self.notes, self.grey_range = split.class_names, (*split.notes, *notes), grey_range
         shards = split.shards
         self._paths = tuple(shard.path for shard in shards)
         self._starts = (0, *accumulate(len(shard.labels) for shard in shards))

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convrun.data.sets.classes import TEST, TRAIN, VAL
+from convrun.data.sets.left_out import Tally, leftover_notes
 from convrun.errors import DataError
+from convrun.files.leftovers import leftover_kind
 from convrun.text.wording import listed
 
 Patterns = str | tuple[str, ...]
+EVERYWHERE = "**/*.parquet"
 # `-00000-of-00013` and the check sum that hubs wrote behind it; or a whole name, `0000`.
 NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(-of-\d+)?(-[0-9a-f]{16})?(?=\.parquet$)")
 
@@ -33,7 +36,7 @@ def files_of_splits(root: str, splits: Mapping[str, Patterns | None]) -> dict[st
         if patterns is not None and not patterns:
             raise DataError(f"data.{split} is an empty list; set data.{split}=PATTERN")
         for pattern in (patterns,) if isinstance(patterns, str) else patterns or ():
-            matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))
+            matches = [match for match in _matches(base, pattern) if not _leftover(match, pattern)[0]]
             if not matches:
                 missing.setdefault(split, pattern)
             found[split] += [str(base / match) for match in matches]
@@ -42,9 +45,33 @@ def files_of_splits(root: str, splits: Mapping[str, Patterns | None]) -> dict[st
     return {split: list(dict.fromkeys(paths)) for split, paths in found.items()}
 
 
+def _matches(base: Path, pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, root_dir=base, recursive=True, include_hidden=True))
+
+
+def _leftover(match: str, pattern: str) -> tuple[str, str]:
+    """The kind and the path of what a wildcard has found though a system or program left it; empty if it is a file."""
+    written, parts = pattern.split("/"), match.split("/")
+    for depth, name in enumerate(parts, 1):
+        kind = leftover_kind(name, is_folder=depth < len(parts))
+        if kind and name not in written:  # a name that the recipe spells out is wanted
+            return kind, "/".join(parts[:depth])
+    return "", ""
+
+
+def pattern_notes(root: str, split: str, patterns: Patterns | None) -> list[str]:
+    """What the patterns of a split match beside its files, as lines for the user."""
+    base, leftovers = Path(root).expanduser(), Tally()
+    patterns = (patterns,) if isinstance(patterns, str) else patterns or ()
+    found = {_leftover(match, pattern) for pattern in patterns for match in _matches(base, pattern)}
+    for kind, path in sorted(found):
+        if kind:
+            leftovers.add(kind, path)
+    return leftover_notes(split, leftovers)
+
+
 def _no_file(base: Path, missing: Mapping[str, str]) -> DataError:
-    paths = (path.relative_to(base) for path in base.rglob("*.parquet"))
-    names = sorted(str(path) for path in paths if not any(part.startswith(".") for part in path.parts))
+    names = [match for match in _matches(base, EVERYWHERE) if not _leftover(match, EVERYWHERE)[0]]
     there = _patterns(names)
     shown = f"it has {listed(there)}" if there else "it has no .parquet file"
     cures = [f"data.{split}={_likely(there, split)}" for split in missing]

@@ -12,11 +12,12 @@ import yaml
 
 from convrun import checkpoints
 from convrun.errors import CheckpointError, RunFolderError
+from convrun.files.leftovers import is_leftover
 from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder import RunFolder
 from convrun.run_folder.environment import allowed_before
-from convrun.text.wording import nearest
+from convrun.text.wording import listed, nearest
 
 # These change neither weights nor metrics.
 FREE = (
@@ -90,15 +91,30 @@ def check_same_data(path: Path, before: Mapping[str, Any], now: Mapping[str, Any
         if before[what] == now[what]:
             continue
         if isinstance(before[what], list):
-            pairs = itertools.zip_longest(before[what], now[what])
-            label, (old, new) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-            difference = f"class {label} was {old!r}, now it is {new!r}"
+            difference = class_changes(before[what], now[what])
         else:
             difference = f"{what} was {before[what]:,}, now it is {now[what]:,}"
         raise CheckpointError(
             f"the data have changed since {path} was saved: {difference}; restore them, or train in another folder "
             "(--output)"
         )
+
+
+def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
+    """How the classes have changed, in words; empty if they have not."""
+    if list(before) == list(now):
+        return ""
+    known, present = set(before), set(now)
+    gone, new = [name for name in before if name not in present], [name for name in now if name not in known]
+    if not gone and not new:
+        pairs = itertools.zip_longest(before, now)
+        label, (was, is_now) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        return f"class {label} was {was!r}, now it is {is_now!r}"
+    why = "".join(f" ({name!r} is a name that systems and programs leave behind, so it is no class any more)"
+                  for name in [name for name in gone if is_leftover(name, is_folder=True)][:1])  # fmt: skip
+    parts = [f"{what}: {listed([repr(name) for name in names], 5)}"
+             for what, names in (("removed", gone), ("added", new)) if names]  # fmt: skip
+    return f"{len(before):,} classes before, {len(now):,} now; {'; '.join(parts)}{why}"
 
 
 def drop_what_changed(saved: dict[str, Any], changed: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from convrun.run_folder import RunFolder
 from convrun.run_folder.environment import allowed_before
 from convrun.text.wording import listed
 from convrun.training.recording.contract import RunFacts
-from convrun.training.resuming.changes import FREE, check_same_data, check_unchanged, drop_what_changed
+from convrun.training.resuming.changes import FREE, check_same_data, check_unchanged, class_changes, drop_what_changed
 from convrun.training.state import Progress
 
 Resume = Literal["auto", "never", "must"]
@@ -154,12 +155,31 @@ def check_fits(content: dict[str, Any], path: Path, facts: RunFacts, model: nn.M
     """Raises CheckpointError if a checkpoint belongs to another recipe, model or data set."""
     if missing := Progress.missing_in(content["state"]):
         raise CheckpointError(f"{path} does not fit the recipe: its state has no {missing[0]}; remove it")
+    # Before the tensors: the head has an output a class, and other classes are not another model.
+    if not any(key.split(".")[0] == "data" for key, _, _ in changes):
+        check_same_data(path, content["data"], facts.data)
+    check_head_has_classes(path, content, facts, model)
     checkpoints.check_same_tensors(path, content["model"], model.state_dict())
     if checkpoints.path_of(path.parent, content["state"]["step"]) != path:
         raise CheckpointError(f"{path} holds the state after step {content['state']['step']}; give it its name back")
-    if not any(key.split(".")[0] == "data" for key, _, _ in changes):
-        check_same_data(path, content["data"], facts.data)
     check_same_recipe(content.get("recipe"), path, facts.folder, facts.recipe, [key for key, _, _ in changes])
+
+
+def check_head_has_classes(path: Path, content: dict[str, Any], facts: RunFacts, model: nn.Module) -> None:
+    """Raises CheckpointError if only tensors of as many outputs as classes differ, because the classes do."""
+    before, now = content["data"]["class_names"], facts.data["class_names"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in content["model"].items()}
+    differ = [name for name in shapes if saved.get(name) != shapes[name]]
+    if not differ or saved.keys() != shapes.keys() or len(before) == len(now):
+        return
+    if all((len(before), *shapes[name][1:]) == saved[name] and shapes[name][0] == len(now) for name in differ):
+        weights = shlex.quote(str(path))
+        raise CheckpointError(
+            f"the classes have changed since {path} was saved, and the model with them: "
+            f"{class_changes(before, now)}; give back the data that the run began with, or begin another run from its "
+            f"weights: init.from={weights} init.head=reinit --output ANOTHER_FOLDER"
+        )
 
 
 def check_same_recipe(before: Any, path: Path, folder: RunFolder, recipe: Recipe, allowed: Sequence[str]) -> None:

@@ -3,6 +3,7 @@ import re
 import signal
 
 import pytest
+import torch
 import yaml
 
 from convrun import checkpoints
@@ -231,9 +232,10 @@ def test_another_layer_decay_that_regroups_the_weights_is_told(stopped, train):
     [
         ({"train_images": 66}, "train_images was 67, now it is 66"),
         ({"val_images": 1200}, "val_images was 10, now it is 1,200"),
-        ({"class_names": ["a", "b", "d"]}, "class 2 was 'c', now it is 'd'"),
-        ({"class_names": ["a", "c"]}, "class 1 was 'b', now it is 'c'"),
-        ({"class_names": ["a", "b", "c", "d"]}, "class 3 was None, now it is 'd'"),
+        ({"class_names": ["a", "b", "d"]}, "3 classes before, 3 now; removed: 'c'; added: 'd'"),
+        ({"class_names": ["a", "c"]}, "3 classes before, 2 now; removed: 'b'"),
+        ({"class_names": ["a", "b", "c", "d"]}, "3 classes before, 4 now; added: 'd'"),
+        ({"class_names": ["a", "c", "b"]}, "class 1 was 'b', now it is 'c'"),
     ],
 )
 def test_data_that_changed_behind_the_recipes_back_are_told(now, message, tmp_path):
@@ -248,6 +250,21 @@ def test_data_that_were_allowed_to_change_are_not_compared(stopped, train):
     with pytest.raises(RunFolderError, match=r"data\.val_images"):
         train(*change)
     assert train(*change, allow_changes=["data.val_images"]).step == 16
+
+
+def test_a_class_that_is_ignored_since_is_told_with_the_reason(tmp_path):
+    before, now = {"class_names": [".ipynb_checkpoints", "a"]}, {"class_names": ["a"]}
+    with pytest.raises(CheckpointError, match=r"removed: '\.ipynb_checkpoints' \(.* leave behind, so it is no class"):
+        check_same_data(tmp_path, before, now)
+
+
+def test_other_classes_are_told_by_name_and_not_as_another_model(stopped, train):
+    path = next(stopped.glob("checkpoints/step-*.pt"))
+    content = torch.load(path, weights_only=True)
+    assert len(content["data"]["class_names"]) == 3
+    with pytest.raises(CheckpointError, match=r"classes have changed .* 3 classes before, 4 now; added: 'class 3'; .*"
+                                              r"init\.from=.* init\.head=reinit"):  # fmt: skip
+        train("data.num_classes=4", allow_changes=["data.num_classes"])
 
 
 def test_only_what_changed_is_dropped():
