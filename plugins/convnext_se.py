@@ -1,4 +1,4 @@
-"""ConvNeXt V2 with squeeze-and-excitation where V2 has GRN: the gate that V2's paper compares GRN with.
+"""ConvNeXt V2 with squeeze-and-excitation in place of GRN: the gate that V2's paper compares GRN with.
 
 Copy this file beside a recipe and list it there:
 
@@ -33,7 +33,7 @@ def _count(
 
 
 def _smallest_input(*, depths: tuple[int, ...], dims: tuple[int, ...], **others: Any) -> int:
-    """So that `convrun validate` refuses images that are too small; without it, `validate --build` and `run` try."""
+    """Lets `convrun validate` refuse images that are too small; without it, `validate --build` and `run` find out."""
     return Shape(tuple(depths), tuple(dims)).smallest_input
 
 
@@ -48,11 +48,11 @@ def convnext_se(
 ) -> nn.Module:
     """A ConvNeXt V2 with squeeze-and-excitation (arXiv:1709.01507) in place of GRN (arXiv:2301.00808, section 4).
 
-    reduction: by what the gate narrows a block's 4 × dims hidden channels
+    reduction: factor by which the gate narrows a block's 4 × dims hidden channels
     """
     from timm.models.convnext import ConvNeXt
 
-    # Built with GRN, so that each block has a place between its two linear layers for what replaces it.
+    # Built with GRN, so that each block has a module between its two linear layers that can be replaced.
     model: nn.Module = ConvNeXt(
         num_classes=num_classes,
         depths=depths,
@@ -71,7 +71,7 @@ def convnext_se(
 
 
 def _squeeze_excite(channels: int, narrow: int) -> nn.Module:
-    # The class is made here, since a plugin that imports torch at its top slows every `convrun validate` down.
+    # The class is defined here, since a plugin that imports torch at its top slows every `convrun validate` down.
     import torch
     from torch import nn
 

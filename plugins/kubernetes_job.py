@@ -1,4 +1,4 @@
-"""A launcher: an indexed Kubernetes Job, one pod a node, torchrun in each. Needs kubectl, and nothing else.
+"""A launcher: an indexed Kubernetes Job, one pod per node, with torchrun in each. Needs only kubectl.
 
 Copy this file beside a recipe and list it there:
 
@@ -6,7 +6,7 @@ Copy this file beside a recipe and list it there:
     launcher: {name: kubernetes, image: my/convrun:1, claim: training-disk, nodes: 2, gpus_per_node: 8}
 
 `convrun launch --dry-run` prints the manifest, `convrun launch` applies it. The claim's volume must be mounted here at
-the same path as in the pods (`mount`), for the run folder is on it.
+the same path as in the pods (`mount`), because the run folder is on it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from convrun.keys import Limits, NonNegativeInt, PositiveInt
 from convrun.registry import register
 
 PORT = 29400
-# A pod that saved its state because it was evicted ends with this code, and is started again without being counted.
+# A pod that was evicted and saved its state ends with this code, and is restarted without counting as failed.
 SAVED = 75
-# The first pod writes the log. torchrun ends with 1 whatever happened, and in the other pods with 0 when the run was
-# saved, so rank 0's own code, which it leaves in the run folder, is every pod's: they are started again together.
+# The first pod writes the log. torchrun's own exit code does not tell what happened: the first pod's is always 1, the
+# others' 0 when the run was saved. So every pod ends with the code that rank 0 leaves in the run folder, and all
+# of them are restarted together.
 POD_SCRIPT = """\
 exits="$0/logs/exits" log=/dev/null started=$(mktemp) pipe=$(mktemp -u); mkfifo "$pipe"
 if [ "$JOB_COMPLETION_INDEX" = 0 ]; then log="$0/logs/launch.log"; mkdir -p "$exits"; touch "$exits/started"; fi
@@ -42,25 +43,25 @@ wait "$tee"; exit "$code"
 
 
 def check(*, mount: str, **_keys: Any) -> None:
-    """Raises KeyProblem for a mount that is no absolute path."""
+    """Raises KeyProblem for a mount that is not an absolute path."""
     if not mount.startswith("/"):
         raise KeyProblem("mount", f"{mount!r} is not an absolute path", "name the folder where the volume is mounted")
 
 
 @register("launcher", "kubernetes", check=check)
 class Kubernetes(Launcher):
-    """A Kubernetes Job (indexed, one pod a node, torchrun in each); pods that are evicted save, and go on.
+    """A Kubernetes Job (indexed, one pod per node, torchrun in each); pods that are evicted save and resume.
 
     image: the container image, with convrun in it
     claim: the PersistentVolumeClaim that holds run folders and data
     mount: where its volume is mounted, here and in the pods
     nodes: how many pods
     gpus_per_node: GPUs of each pod, and as many processes
-    tasks_per_node: processes of each pod where there are no GPUs
+    tasks_per_node: processes of each pod if there are no GPUs
     namespace: the namespace of the Job; null: kubectl's own
-    cpus: processor cores of each pod, as Kubernetes writes them; null: none is asked for
-    memory: memory of each pod, as Kubernetes writes it (64Gi); null: none is asked for
-    max_restarts: how often pods may fail before the Job does
+    cpus: CPU cores of each pod, as Kubernetes writes them; null: no request
+    memory: memory of each pod, as Kubernetes writes it (64Gi); null: no request
+    max_restarts: how often pods may fail before the Job fails
     grace_seconds: how long a pod may take to save when it is evicted
     """
 
@@ -95,7 +96,7 @@ class Kubernetes(Launcher):
         return []
 
     def script(self, submission: Submission) -> str:
-        """One manifest for all: JSON is YAML, and needs no package to write."""
+        """One manifest for all jobs, in JSON, which is also YAML and needs no package to write."""
         items = [item for job in submission.jobs for item in self._objects(job)]
         return "\n".join(f"---\n{json.dumps(item, indent=2)}" for item in items)
 
@@ -114,12 +115,12 @@ class Kubernetes(Launcher):
         return f"Kubernetes Job {infos[0]['job_name']}" + (f" and {len(infos) - 1} more" if len(infos) > 1 else "")
 
     def _name(self, job: Job) -> str:
-        """What Kubernetes takes as a name: lower case, digits and dashes; the nonce makes it this launch's own."""
+        """A name that Kubernetes accepts: lower case, digits and dashes; the nonce makes it unique to this launch."""
         plain = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40]
         return f"{plain or 'run'}-{job.nonce[:8]}"
 
     def _objects(self, job: Job) -> list[dict[str, Any]]:
-        """A Service without an address, by whose name the pods find the first one, and the Job."""
+        """The Job, and a Service without an address, by whose name the pods find the first one."""
         name = self._name(job)
         metadata = {"name": name, **({"namespace": self.namespace} if self.namespace else {})}
         service = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {"job-name": name}}
@@ -151,11 +152,11 @@ class Kubernetes(Launcher):
             "image": self.image,
             "command": ["bash", "-c", POD_SCRIPT, str(job.folder), *task],
             "workingDir": str(job.working_folder),
-            "env": [{"name": "PYTHONSAFEPATH", "value": "1"}],  # a user's random.py there is not Python's
+            "env": [{"name": "PYTHONSAFEPATH", "value": "1"}],  # a user's random.py there must not replace Python's
             "resources": {"limits": self.resources},
             "volumeMounts": [
                 {"name": "training", "mountPath": self.mount},
-                {"name": "shared-memory", "mountPath": "/dev/shm"},  # loader workers hand images over through it
+                {"name": "shared-memory", "mountPath": "/dev/shm"},  # loader workers pass images through it
             ],
         }
         return {
@@ -179,7 +180,7 @@ class Kubernetes(Launcher):
             reasons = [c.get("reason", "") for c in status.get("conditions", []) if c["status"] == "True"]
             active, ready = int(status.get("active", 0)), int(status.get("ready", 0))
         except (LaunchError, ValueError, KeyError, TypeError) as error:
-            return JobState("unknown", reason=f"kubectl says nothing of job {name} ({error})")
+            return JobState("unknown", reason=f"kubectl does not tell the state of job {name} ({error})")
         if "Complete" in ended or "Failed" in ended:
             return JobState("ended", "Complete" if "Complete" in ended else "Failed", reasons[0] if reasons else "")
         if active and ready == self.nodes:
@@ -197,7 +198,7 @@ class Kubernetes(Launcher):
                 "there is no kubectl on the PATH; --dry-run prints the manifest for another machine"
             ) from None
         except subprocess.TimeoutExpired:
-            raise LaunchError("kubectl gave no answer within 60 s; is the cluster there?") from None
+            raise LaunchError("kubectl did not answer within 60 s; is the cluster reachable?") from None
         if done.returncode:
-            raise LaunchError(f"kubectl {arguments[0]}: {done.stderr.strip() or 'failed without a word'}")
+            raise LaunchError(f"kubectl {arguments[0]}: {done.stderr.strip() or 'failed without a message'}")
         return done.stdout

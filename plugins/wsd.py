@@ -1,4 +1,4 @@
-"""Warm-up, stable, decay: a schedule whose plateau can be left at any time, so that one long run serves many lengths.
+"""Warm-up, stable, decay: the decay may start from any point of the plateau, so one long run serves many lengths.
 
 Copy this file beside a recipe and list it there:
 
@@ -32,7 +32,7 @@ def wsd(
     decay_steps: length of the decay in optimizer steps (this or decay_epochs)
     shape: how the decay falls with its progress t from 0 to 1; sqrt: as 1 - sqrt(t), linear: as 1 - t
     """
-    # The warm-up is no business of a schedule: convrun does it before, and asks from horizon.warmup_steps on.
+    # convrun does the warm-up, and calls the schedule from step horizon.warmup_steps on.
     decay = _decay_steps_of(horizon, decay_epochs, decay_steps)
     horizon.check_min_lr(min_lr)
     peak, start = horizon.peak_lr, horizon.total_steps - decay

@@ -201,7 +201,7 @@ def test_garbage_is_no_checkpoint(content, two):
 )
 def test_another_programs_file_is_no_checkpoint(content, tmp_path):
     save_sealed(content, tmp_path / "step-1.pt")
-    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run; remove it"):
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is not a checkpoint of a convrun run; remove it"):
         checkpoints.load(tmp_path / "step-1.pt")
 
 
@@ -216,7 +216,7 @@ def test_a_file_without_a_check_sum_is_no_checkpoint_and_no_damage(content, tmp_
 def test_a_plain_zip_is_no_checkpoint(tmp_path):
     with zipfile.ZipFile(tmp_path / "step-1.pt", "w") as file:
         file.writestr("x", "y")
-    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run: it has no check sum"):
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is not a checkpoint of a convrun run: it has no check sum"):
         checkpoints.load(tmp_path / "step-1.pt")
 
 
@@ -227,7 +227,7 @@ def test_a_part_that_is_no_map_is_refused(part, value, tmp_path):
     if (part, value) == ("ema", None):
         assert checkpoints.load(tmp_path / "step-1.pt")["ema"] is None
         return
-    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a convrun run; remove it"):
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is not a checkpoint of a convrun run; remove it"):
         checkpoints.load(tmp_path / "step-1.pt")
 
 
@@ -258,7 +258,7 @@ def test_what_keeps_a_file_from_being_read_is_no_damage(number, two, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(zlib, "crc32", fail)
-    with pytest.raises(CheckpointError, match=f"cannot be read: {os.strerror(number)}; it may be whole") as caught:
+    with pytest.raises(CheckpointError, match=f"cannot be read: {os.strerror(number)}; it may be intact") as caught:
         checkpoints.load(two / "step-10.pt")
     assert not isinstance(caught.value, DamagedCheckpoint)
 

@@ -249,5 +249,5 @@ def strange_tensors():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tensors_that_convrun_never_saves_are_refused(number, path):
     path.write_bytes(sealed(saved(model={"a": [*strange_tensors()][number]})))
-    with pytest.raises(CheckpointError, match="is no checkpoint of a convrun run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a convrun run"):
         checkpoints.load(path)

@@ -12,7 +12,7 @@ from convrun.augment import operations
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """Changes an image's colours; every draw comes from the generator handed in.
+    """Changes an image's colours; every draw comes from the generator that is passed.
 
     Attributes:
         brightness: factors are drawn from max(0, 1 - brightness)..1 + brightness; 0 is off.

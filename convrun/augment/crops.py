@@ -1,4 +1,4 @@
-"""Bringing an image to the model's input size: random crops for training, a fixed way for evaluation."""
+"""Brings an image to the model's input size: by random crops for training, in a fixed way for evaluation."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RandomResizedCrop:
 
     Attributes:
         input_size: side of the result in pixels.
-        scale: least and largest area of the part, as a share of the image.
-        ratio: least and largest width / height of the part.
+        scale: smallest and largest area of the part, as a share of the image.
+        ratio: smallest and largest width / height of the part.
         resample: filter of the resize; PIL's filters widen with the reduction, so it does not alias.
     """
 
@@ -35,7 +35,7 @@ class RandomResizedCrop:
     resample: Image.Resampling
 
     def __call__(self, image: Image.Image, draws: random.Random) -> Image.Image:
-        """The part, resized. PIL's `resize(box=...)` is no short cut: its filter sees pixels beyond the box."""
+        """The part, resized. PIL's `resize(box=...)` would differ: its filter uses pixels beyond the box."""
         part = image.crop(random_box(image.width, image.height, self.scale, self.ratio, draws))
         return resize(part, (self.input_size, self.input_size), self.resample)
 
@@ -86,7 +86,7 @@ class RandomCrop:
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def __call__(self, image: Image.Image, draws: random.Random) -> Image.Image:
-        """The square. PIL fills with black what a crop cuts out beyond the border, so nothing is padded first."""
+        """The square. PIL fills a crop beyond the border with black, so nothing is padded first."""
         width, height = short_side_size(image, self.input_size)
         top = draws.randint(-self.padding, height + self.padding - self.input_size)
         left = draws.randint(-self.padding, width + self.padding - self.input_size)
@@ -105,14 +105,14 @@ def short_side_size(image: Image.Image, length: int) -> tuple[int, int]:
 
 
 def centre_box(size: tuple[int, int], side: int) -> Box:
-    """The middle square of an image at least that large; a half pixel is rounded to the even one, as torchvision's."""
+    """The middle square of an image at least that large; half pixels are rounded to even, as in torchvision."""
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
     return left, top, left + side, top + side
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationTransform:
-    """Brings an image to the input size without drawing; see `evaluation_transform`."""
+    """Brings an image to the input size without random draws; see `evaluation_transform`."""
 
     input_size: int
     crop_ratio: float | None

@@ -22,10 +22,10 @@ class RandomErasing:
 
     Attributes:
         probability: chance that an image is erased.
-        mode: `pixel`: normal noise; `rand`: one normal value a channel; `const`: 0, which is the mean colour.
-        count: rectangles an image; their areas are divided by it.
-        area: least and largest area, as a share of the image, before that division.
-        aspect: least and largest height / width.
+        mode: `pixel`: normal noise; `rand`: one normal value per channel; `const`: 0, which is the mean colour.
+        count: rectangles per image; their areas are divided by it.
+        area: smallest and largest area, as a share of the image, before that division.
+        aspect: smallest and largest height / width.
     """
 
     probability: float
@@ -41,14 +41,14 @@ class RandomErasing:
         if not any(chosen):
             return images, targets
         images = images.clone()
-        # A few small writes an image, all queued without waiting for the device: the positions are known here.
+        # A few small writes per image, queued without waiting for the device, because the positions are known here.
         for image, rectangles in zip(images, chosen, strict=True):
             for top, left, bottom, right in rectangles:
                 image[:, top:bottom, left:right] = self._filling(image, bottom - top, right - left, draws.device)
         return images, targets
 
     def rectangles(self, height: int, width: int, draws: random.Random) -> list[Rectangle]:
-        """The rectangles (top, left, bottom, right) to erase in one image, often none."""
+        """The rectangles (top, left, bottom, right) to erase in one image; often there are none."""
         if draws.random() >= self.probability:
             return []
         found = [self._rectangle(height, width, draws) for _ in range(self.count)]

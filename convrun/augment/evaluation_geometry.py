@@ -1,6 +1,6 @@
-"""How an image is brought to the model's input size for evaluation: the numbers and the words.
+"""How an image is brought to the model's input size for evaluation, in numbers and in words.
 
-Free of torch and PIL, for the plan and the checks; `convrun.augment.crops.evaluation_transform` does it.
+Without torch and PIL, for the plan and the checks; `convrun.augment.crops.evaluation_transform` does the work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def short_side(input_size: int, crop_ratio: float) -> int:
         ValueError: a ratio outside 0..1; above 1 the crop would not fit into the image.
     """
     if not 0 < crop_ratio <= 1:
-        raise ValueError(f"a crop ratio lies above 0 and at most at 1, not at {crop_ratio}")
+        raise ValueError(f"a crop ratio must be above 0 and at most 1, got {crop_ratio}")
     return int(input_size / crop_ratio)
 
 

@@ -1,4 +1,4 @@
-"""Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a micro-batch with its own reverse, on the device.
+"""Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a micro-batch with itself in reverse order, on the device.
 
 One λ is drawn for the whole micro-batch, and image i is mixed with image n-1-i, as in the released ConvNeXt code.
 """
@@ -32,7 +32,7 @@ def cutmix(images: torch.Tensor, box: Rectangle) -> torch.Tensor:
 
 
 def cutmix_box(height: int, width: int, lam: float, centre_y: int, centre_x: int) -> Rectangle:
-    """The box (top, left, bottom, right) whose area is 1-λ of the image, less what lies beyond the border."""
+    """The box (top, left, bottom, right) whose area is 1-λ of the image, clipped at the border."""
     ratio = math.sqrt(1 - lam)
     box_height, box_width = int(height * ratio), int(width * ratio)
     top, bottom = max(centre_y - box_height // 2, 0), min(centre_y + (box_height + 1) // 2, height)
@@ -67,7 +67,7 @@ def mixed_targets(targets: torch.Tensor, lam: float, num_classes: int) -> torch.
 
 @dataclasses.dataclass(frozen=True)
 class MixupCutmix:
-    """Mixes each micro-batch by Mixup or CutMix; all draws are scalars from `draws.host`, so nothing waits.
+    """Mixes each micro-batch by Mixup or CutMix. All draws are scalars from `draws.host`, so none waits for the device.
 
     Attributes:
         num_classes: length of a target row.

@@ -1,7 +1,7 @@
-"""Image operations with explicit arguments: what RandAugment and TrivialAugment are made of.
+"""Image operations with explicit arguments, from which RandAugment and TrivialAugment are built.
 
-Each takes an RGB image and gives a new one (or the same where nothing changes). Those that move pixels take the colour
-that fills the gaps and a PIL resampling filter.
+Each takes an RGB image and returns a new one (or the same one if nothing changes). Those that move pixels take the
+colour that fills the gaps and a PIL resampling filter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def invert(image: Image.Image) -> Image.Image:
 def posterize(image: Image.Image, bits: int) -> Image.Image:
     """Keeps the `bits` highest bits of each channel; 0 or fewer leave a black image, 8 or more change nothing.
 
-    A table of our own, as PIL's since release 13 refuses 0 bits, which a RandAugment of full magnitude asks for.
+    Not PIL's function, because PIL 13 refuses 0 bits, which RandAugment at full magnitude draws.
     """
     if bits >= 8:
         return image

@@ -12,7 +12,7 @@ FULL_MAGNITUDE = 10
 _EXAMPLE = "write it like rand-m9-mstd0.5-inc1"
 _MEANINGS = {
     "m": "magnitude",
-    "n": "operations an image",
+    "n": "operations per image",
     "p": "probability of each",
     "mstd": "spread of the magnitude",
     "mmax": "largest magnitude",
@@ -49,7 +49,7 @@ def parse_policy(text: str) -> RandAugmentPolicy:
     """
     head, *parts = text.split("-")
     if head != "rand":
-        raise _problem(f"{text!r} is no RandAugment policy: it does not start with 'rand'", _EXAMPLE)
+        raise _problem(f"{text!r} is not a RandAugment policy: it does not start with 'rand'", _EXAMPLE)
     numbers: dict[str, str] = {}
     for part in parts:
         option, number = _split(part)
@@ -90,7 +90,7 @@ def _integer(option: str, numbers: dict[str, str], default: int, least: int = 0)
 def _probability(numbers: dict[str, str]) -> float:
     number = numbers.get("p", "0.5")
     if not 0 < float(number) <= 1:
-        raise _problem(f"p{number}: p ({_MEANINGS['p']}) lies above 0 and at most at 1", "write p0.5, say")
+        raise _problem(f"p{number}: p ({_MEANINGS['p']}) must be above 0 and at most 1", "write p0.5, say")
     return float(number)
 
 
@@ -108,7 +108,7 @@ def _is_increasing(numbers: dict[str, str]) -> bool:
 
 
 def _check_reach(policy: RandAugmentPolicy) -> None:
-    """Refuses a magnitude that is as good as always clipped: even five deviations below it reach the bound."""
+    """Refuses a magnitude that is almost always clipped: even five deviations below it reach the bound."""
     magnitude, bound = policy.magnitude, policy.magnitude_max
     if magnitude > bound and magnitude - 5 * policy.magnitude_std >= bound:
         raise _problem(

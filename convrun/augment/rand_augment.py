@@ -1,4 +1,4 @@
-"""RandAugment (arXiv:1909.13719) as timm defines it and ConvNeXt was trained with; torchvision's is another one."""
+"""RandAugment (arXiv:1909.13719) as timm defines it, with which ConvNeXt was trained; torchvision's differs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from convrun.augment.policy import FULL_MAGNITUDE, RandAugmentPolicy
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation and what a magnitude means to it.
+    """An operation, and how its argument follows from a magnitude.
 
     Attributes:
         apply: a function of `convrun.augment.operations`.
         argument: magnitude -> its argument, drawing a sign where it has one; None: it takes no argument.
-        is_warp: whether it moves pixels, so takes a fill colour and a resampling filter.
+        is_warp: whether it moves pixels, and so takes a fill colour and a resampling filter.
     """
 
     apply: Callable[..., Image.Image]
@@ -102,7 +102,7 @@ PLAIN = {
     "translate_x": Operation(_translate_x, _shift, is_warp=True),
     "translate_y": Operation(_translate_y, _shift, is_warp=True),
 }
-# The same fifteen, with arguments turned round where the plain ones get milder as the magnitude grows.
+# The same fifteen, with arguments reversed where the plain operations get milder as the magnitude grows.
 INCREASING = PLAIN | {
     "posterize": Operation(operations.posterize, _bits_falling),
     "solarize": Operation(operations.solarize, _threshold_falling),
@@ -115,7 +115,7 @@ INCREASING = PLAIN | {
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """Applies a policy to an image; every draw comes from the generator handed in.
+    """Applies a policy to an image; every draw comes from the generator that is passed.
 
     Attributes:
         policy: what was parsed from the policy text.

@@ -1,6 +1,6 @@
-"""Resizing with Pillow's filters in an order that is ours: all rows first, then all columns.
+"""Resizing with Pillow's filters in a fixed order: all rows first, then all columns.
 
-Pillow up to 12 and torch's uint8 resize go this way, too. Pillow 13 begins with the columns where the height shrinks
+Pillow up to 12 and torch's uint8 resize use this order, too. Pillow 13 begins with the columns if the height shrinks
 much more than the width, which changes one training crop in seven by up to 14 levels. Two calls of one pass each give
 the pixels of Pillow 12 in any version.
 """
@@ -17,8 +17,8 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]
 Array = npt.NDArray[Any]
-# A resized image may have so many times the pixels of what it is made of and what is cut out of it, or only that part
-# of it is computed. Photographs stay below 2; a strip of 2 × 30,000 pixels would come to 9,000.
+# If the resized image has more than this many times the pixels of its source and of the part cut out of it, only that
+# part is computed, to save memory. Photographs stay below 2; a strip of 2 × 30,000 pixels would have 9,000 times.
 ROOM = 8
 
 
@@ -28,12 +28,12 @@ def resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
 
 
 def resized_part(image: Image.Image, size: tuple[int, int], box: Box, resample: Image.Resampling) -> Image.Image:
-    """What `box` cuts out of the image resized to `size`: the same pixels, in memory that follows image and box.
+    """The part `box` of the image resized to `size`: the same pixels, with memory in proportion to image and box.
 
     Args:
         image: in RGB.
-        size: width and height of the whole.
-        box: left, top, right, bottom, within the whole.
+        size: width and height of the whole resized image.
+        box: left, top, right, bottom, within the resized image.
         resample: PIL's filter.
     """
     left, top, right, bottom = box
@@ -41,20 +41,20 @@ def resized_part(image: Image.Image, size: tuple[int, int], box: Box, resample: 
     if size[0] * max(size[1], image.height) <= ROOM * pixels:
         whole = _rows_then_columns(image, size, resample)
         return whole if box == (0, 0, *size) else whole.crop(box)
-    above, below = _span(image.height, size[1], top, bottom, resample)  # the source's rows that the box sees
+    above, below = _span(image.height, size[1], top, bottom, resample)  # the rows of the source that the box depends on
     seen = np.asarray(image.crop((0, above, image.width, below)))
     part = Image.new("RGB", (right - left, bottom - top))
     step = max(1, pixels // len(seen))  # columns at a time
     for first in range(left, right, step):
         last = min(first + step, right)
-        # Rows by the ten thousand, since what is summed up takes four bytes and more a value.
+        # Ten thousand rows at a time, since the sums take at least four bytes per value.
         stripe = np.concatenate(
             [
                 _resampled(seen[row : row + 10_000], 1, image.width, size[0], (first, last), 0, resample)
                 for row in range(0, len(seen), 10_000)
             ]
         )
-        if (top, bottom) == (0, size[1]):  # filters of a million taps are Pillow's to apply
+        if (top, bottom) == (0, size[1]):  # Pillow is faster here, and may need filters of a million taps
             done = Image.fromarray(stripe).resize((last - first, size[1]), resample)
         else:
             rows = _resampled(stripe, 0, image.height, size[1], (top, bottom), above, resample)
@@ -103,7 +103,7 @@ def _resampled(
 
 
 def _weights(centres: Array, length: int, scale: float, resample: Image.Resampling) -> tuple[Array, Array]:
-    """Of each position the first source position that counts, and the weights from there on, in units of 2⁻²²."""
+    """For each position the first source position that contributes, and the weights from there on, in units of 2⁻²²."""
     reach, curve = FILTERS[resample]
     spread = max(scale, 1.0)
     first = np.maximum((centres - reach * spread + 0.5).astype(np.int64), 0)
@@ -116,7 +116,7 @@ def _weights(centres: Array, length: int, scale: float, resample: Image.Resampli
 
 
 def _span(length: int, new: int, start: int, stop: int, resample: Image.Resampling) -> tuple[int, int]:
-    """The source positions that a part of an axis is made of."""
+    """The source positions that a part of an axis depends on."""
     if length == new:
         return start, stop
     scale = length / new

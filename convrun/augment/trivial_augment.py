@@ -1,4 +1,4 @@
-"""TrivialAugment Wide (arXiv:2103.10158): one operation an image, at a magnitude drawn from 31 bins."""
+"""TrivialAugment Wide (arXiv:2103.10158): one operation per image, at a magnitude drawn from 31 bins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from convrun.augment import operations
 
 BINS = 31
-# What the last bin means: an offset from 1 for enhancements, a slope, pixels, degrees. Bin 0 means 0, no change.
+# The value of the last bin: an offset from 1 for enhancements, a slope, pixels, or degrees. Bin 0 changes nothing.
 ENHANCEMENTS = {
     "brightness": (operations.brightness, 0.99),
     "color": (operations.color, 0.99),
@@ -31,7 +31,7 @@ _FILL = (0, 0, 0)  # the gaps of warps stay black, as torchvision leaves them
 
 @dataclasses.dataclass(frozen=True)
 class TrivialAugment:
-    """Applies one operation to an image; every draw comes from the generator handed in.
+    """Applies one operation to an image; every draw comes from the generator that is passed.
 
     Attributes:
         resample: filter of the operations that move pixels.
@@ -61,10 +61,10 @@ class TrivialAugment:
 
 
 def _share_of(largest: float, strength: int) -> float:
-    # Multiplied first, so that whole numbers come out whole: 255 · 22 / 30 is the threshold 187 exactly.
+    # Multiplies first, so that whole numbers stay exact: 255 · 22 / 30 is the threshold 187.
     return largest * strength / (BINS - 1)
 
 
 def _warp_argument(name: str, magnitude: float) -> float:
-    # A positive magnitude moves right or down by whole pixels, which to `operations` is a negative number of them.
+    # A positive magnitude moves right or down by whole pixels; for `operations` that is a negative number of pixels.
     return -int(magnitude) if name.startswith("translate") else magnitude

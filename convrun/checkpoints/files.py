@@ -1,4 +1,4 @@
-"""The files of a folder of checkpoints: their names, how one is written, and how a damaged one is put aside."""
+"""The files of a folder of checkpoints: their names, how one is written, and how a damaged one is set aside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from convrun.text.units import size_text
 from convrun.text.wording import first_line
 
 FORMAT = 2
-# What every checkpoint of this format holds; a trainer relies on it.
+# What every checkpoint of this format holds, and training relies on.
 PARTS = ("model", "ema", "optimizer", "scaler", "state", "figures", "data")
 
 
@@ -35,7 +35,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def damaged_in(folder: Path) -> list[int]:
-    """The steps of the checkpoints that were found damaged and put aside."""
+    """The steps of the checkpoints that were found damaged and set aside."""
     return _steps(folder, r"step-(0|[1-9][0-9]*)\.pt\.damaged")
 
 
@@ -49,11 +49,11 @@ def save(
 ) -> Path:
     """Writes `step-<n>.pt` and points `latest` at it. The file is read back before it gets its name.
 
-    A folder that somebody deleted is made again, but not the one it lies in. `before_it_counts` is called just before
-    the file gets its name, and may raise.
+    A deleted folder is created again, but not its parent. `before_it_counts` is called just before the file gets its
+    name, and may raise.
 
     Raises:
-        RunFolderError: it cannot be written; what was there before stays.
+        RunFolderError: it cannot be written; earlier checkpoints stay.
     """
     path = path_of(folder, step)
     draft = folder / f".step-{step}.{os.getpid()}.draft"
@@ -82,7 +82,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _missing(error: BaseException, folder: Path, needed: int) -> str:
-    """` (it needs 1.2 GiB, 0.4 GiB are missing)`, where the disk is full."""
+    """` (it needs 1.2 GiB, 0.4 GiB more than there is)` if the disk is full, else an empty text."""
     if not is_disk_full(error):
         return ""
     try:
@@ -94,7 +94,7 @@ def _missing(error: BaseException, folder: Path, needed: int) -> str:
 
 
 def point(folder: Path, name: str, target: Path) -> None:
-    """Makes `name` a link to a checkpoint, replacing an older one in one move."""
+    """Makes `name` a link to a checkpoint, replacing an older link atomically."""
     draft = folder / f".{name}.{os.getpid()}.draft"
     draft.unlink(missing_ok=True)
     draft.symlink_to(target.name)

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: every byte is checked, no code runs, and nothing is believed that the file does not hold."""
+"""Reads a checkpoint: every byte is checked, no code runs, and sizes that the file claims are not trusted."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        DamagedCheckpoint: bytes are missing or others than were written, or would run code.
-        CheckpointError: it cannot be read, or is no checkpoint of this convrun's.
+        DamagedCheckpoint: bytes are missing or changed, or it holds something that could run code.
+        CheckpointError: it cannot be read, or is not a checkpoint of this version of convrun.
     """
     try:
         _check_is_file(path)
         content = _read(path)
     except OSError as error:
         raise CheckpointError(
-            f"the checkpoint {path} cannot be read: {error.strerror or error}; it may be whole: mend that, then start "
+            f"the checkpoint {path} cannot be read: {error.strerror or error}; it may be intact: fix that, then start "
             "again"
         ) from error
     _check_parts(path, content)
@@ -40,7 +40,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _check_is_file(path: Path) -> None:
-    """Raises CheckpointError for what is no file; a pipe would block whoever opens it."""
+    """Raises CheckpointError for what is not a file; a pipe would block whoever opens it."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "something else")
@@ -52,20 +52,20 @@ def _check_is_file(path: Path) -> None:
 def _read(path: Path) -> Any:
     try:
         verify(path)
-        # Mapped, because torch believes the sizes that a pickle names: here they end where the file ends.
+        # Mapped, because torch trusts the sizes in a pickle: in a mapping they cannot exceed the file.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        # torch's own text advises to try again without the protection.
+        # Not torch's own message, which suggests loading the file with weights_only=False.
         raise DamagedCheckpoint(
-            f"{path} is no checkpoint of a convrun run: it holds more than tensors and plain values, and reading that "
-            "could run code; nothing was run"
+            f"{path} is not a checkpoint of a convrun run: it holds more than tensors and plain values, and reading "
+            "that could run code; nothing was run"
         ) from error
     except MemoryError as error:
-        raise CheckpointError(f"there is not memory enough to read the checkpoint {path}") from error
-    except Exception as error:  # a damaged file makes zipfile and torch raise nearly anything
-        # A damaged archive sends its reader to places before the beginning of the file.
+        raise CheckpointError(f"there is not enough memory to read the checkpoint {path}") from error
+    except Exception as error:  # a damaged file makes zipfile and torch raise almost anything
+        # EINVAL: a damaged archive made its reader seek to before the beginning of the file.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise DamagedCheckpoint(f"the checkpoint {path} is damaged ({_first_sentence(error)})") from error
@@ -77,8 +77,8 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _check_parts(path: Path, content: Any) -> None:
-    """Raises CheckpointError for what another program, or another version of this one, has written."""
-    other = CheckpointError(f"{path} is no checkpoint of a convrun run; remove it to go on from the one before")
+    """Raises CheckpointError if another program or another version of convrun has written it."""
+    other = CheckpointError(f"{path} is not a checkpoint of a convrun run; remove it to go on from the one before")
     if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise other
     if content["format"] != FORMAT:
@@ -94,9 +94,9 @@ def _check_parts(path: Path, content: Any) -> None:
         raise other
     if not all(_is_plain(tensor) for tensor in tensors_of(content)):
         raise other
-    # A tensor may name one number of the file as a million of its own.
+    # With strides of 0, a tensor may present one number of the file as a million.
     if bytes_of(content) > path.stat().st_size:
-        raise CheckpointError(f"{path} is no checkpoint of a convrun run: its tensors are larger than the file")
+        raise CheckpointError(f"{path} is not a checkpoint of a convrun run: its tensors are larger than the file")
 
 
 def begin_from(path: Path, *overrides: str) -> str:
@@ -107,7 +107,7 @@ def begin_from(path: Path, *overrides: str) -> str:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is what convrun saves: numbers in memory; not sparse, quantized, or without any (`meta`)."""
+    """Whether a tensor is of the kind that convrun saves: dense and on the CPU, not sparse, quantized or `meta`."""
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Which checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from convrun.run_folder import explained
 
 
 def keep_only(folder: Path, last: int, best: Sequence[int], interval: int | None = None) -> None:
-    """Deletes all checkpoints but those that stay, and points `best` at the first of the best.
+    """Deletes all checkpoints except those to keep, and points `best` at the best one.
 
     Args:
-        folder: where they lie.
-        last: how many of the newest stay, 1 at least.
-        best: the steps of the best evaluations, best first; they stay.
-        interval: those whose step it divides stay for good.
+        folder: the folder of the checkpoints.
+        last: how many of the newest are kept, at least 1.
+        best: the steps of the best evaluations, best first; their checkpoints are kept.
+        interval: checkpoints at its multiples are never deleted.
 
     Raises:
         RunFolderError: one cannot be deleted.

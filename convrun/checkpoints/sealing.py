@@ -1,7 +1,7 @@
 """The seal of a checkpoint: a check sum of all its bytes, in the comment that ends a zip archive.
 
-torch writes an archive with a check sum for each record, checks none of them, and has none for what lies between the
-records: names, dates, padding, the directory.
+torch writes an archive with a check sum for each record, but does not verify them, and the bytes between the records
+have none: names, dates, padding, the directory.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CHUNK_BYTES = 1 << 20
 
 
 class SealedFile(io.FileIO):
-    """A new file for `torch.save`, which writes it from front to end; then `seal` it.
+    """A new file for `torch.save`, which writes it from beginning to end; call `seal` afterwards.
 
-    Without a buffer: a loader worker that is forked meanwhile inherits nothing that it could write in turn. Made anew,
-    so that nothing is written through a link that somebody planted.
+    Without a buffer, so that a loader worker that is forked meanwhile inherits nothing that it could write. The file
+    must not exist, so that nothing is written through a link that another user has planted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,12 +35,12 @@ class SealedFile(io.FileIO):
         self._sum = 0
 
     def write(self, content: Any, /) -> int:
-        """Writes all of it: the system takes 2 GiB at a time, and torch does not look at how much was taken."""
+        """Writes all of it: the system accepts at most 2 GiB at a time, and torch ignores how much was written."""
         self._sum = zlib.crc32(content, self._sum)
         return self._write_all(content)
 
     def seal(self) -> None:
-        """Adds the comment, and waits until all is on the disk."""
+        """Adds the comment, and waits until everything is on the disk."""
         self.seek(-len(LENGTH), os.SEEK_END)
         self._write_all(LENGTH + _comment(self._sum))
         os.fsync(self.fileno())
@@ -66,7 +66,7 @@ def verify(path: Path) -> None:
     Raises:
         BadZipFile: a byte has changed or is missing.
         CheckpointError: an archive of another program.
-        Exception: nearly anything, where somebody sealed what is no archive.
+        Exception: almost anything, if something other than an archive was sealed.
         OSError: it cannot be read.
     """
     with path.open("rb", buffering=0) as file:
@@ -87,7 +87,7 @@ def _read_end(file: io.FileIO, size: int, path: Path) -> bytes:
     record = end[-END_RECORD_BYTES:]
     if record.startswith(END_RECORD) and record.endswith(b"\0\0"):
         raise CheckpointError(
-            f"{path} is no checkpoint of a convrun run: it has no check sum at its end; remove it to go on from the "
+            f"{path} is not a checkpoint of a convrun run: it has no check sum at its end; remove it to go on from the "
             "one before"
         )
     if MARK not in end:
@@ -96,7 +96,7 @@ def _read_end(file: io.FileIO, size: int, path: Path) -> bytes:
 
 
 def _sum_of(file: io.FileIO, size: int) -> int:
-    """The check sum of the first bytes, as they were when the comment had no length yet."""
+    """The check sum of the first bytes, as they were before the comment's length was set."""
     file.seek(0)
     found, buffer, left = 0, memoryview(bytearray(CHUNK_BYTES)), size
     while left > 0:

@@ -1,4 +1,4 @@
-"""Trees of containers, tensors and plain values: how a checkpoint's content is copied."""
+"""Copies a checkpoint's content: trees of containers, tensors and plain values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Tree = TypeVar("Tree")
 
 
 def copied(tree: Tree) -> Tree:
-    """A copy in the host's memory that training on does not change; strides stay as they are.
+    """A copy in the host's memory, which further training does not change; strides are preserved.
 
-    Copies from a GPU go to pinned memory one behind the other, and are waited for once.
+    Copies from a GPU to pinned memory are queued, and waited for once.
     """
     cuda = any(tensor.is_cuda for tensor in tensors_of(tree))
     result = mapped(tree, _from_gpu if cuda else _clone)
@@ -31,7 +31,7 @@ def _clone(tensor: Tensor) -> Tensor:
 def _from_gpu(tensor: Tensor) -> Tensor:
     if not tensor.is_cuda:
         return _clone(tensor)
-    # torch keeps pinned memory that is given back, so only the first copy pays for making it.
+    # torch caches pinned memory that is freed, so only the first copy pays for allocating it.
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor.detach(), non_blocking=True)
 
 
@@ -51,7 +51,7 @@ def mapped(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
             return function(node)
         if not isinstance(node, dict):
             return type(node)([visit(value) for value in node])
-        new = copy.copy(node)  # an OrderedDict of torch's carries attributes
+        new = copy.copy(node)  # keeps the attributes of torch's OrderedDicts
         for key, value in node.items():
             new[key] = visit(value)
         return new

@@ -1,15 +1,15 @@
-"""Writing in the background: one thread for one checkpoint, one checkpoint at a time.
+"""Writes in the background: one thread per checkpoint, one checkpoint at a time.
 
-Loader workers are forked while a write may be in flight (an evaluation starts some). In such a child only the thread
-that forked goes on, and a lock that another thread held stays locked for ever. So the writing thread
+Loader workers may be forked while a write is in flight (an evaluation starts some). Only the thread that forks goes on
+in the worker, and a lock that another thread held stays locked there for ever. So the writing thread
 
 - takes no lock that a worker would need: it logs nothing, prints nothing, shares no file object with the main thread;
-- imports nothing, for a module that it was in the midst of importing would block the child's import of the same one
-  (`__init__` runs torch's serialisation once, which imports what it needs);
-- writes through a file without a buffer, so the child holds no bytes that it could write a second time.
+- imports nothing, because a half-imported module would block the worker's import of the same module (`__init__` runs
+  torch's serialisation once, which imports what it needs);
+- writes through a file without a buffer, so that the worker inherits no bytes that it could write a second time.
 
-Python's own locks (interpreter, import, logging) and those of the C library (malloc, stdio) are made whole by their own
-fork handlers. Between two writes this thread is not there.
+Python's own locks (interpreter, import, logging) and those of the C library (malloc, stdio) are reset by their own fork
+handlers. Between two writes this thread does not exist.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class BackgroundWriter:
     """Runs one piece of work at a time beside the main thread."""
 
     def __init__(self) -> None:
-        # No `join`: interrupted by Ctrl-C it takes a thread that runs still for one that has ended (Python 3.11).
+        # Not `join`, which after a Ctrl-C takes a thread that is still running for one that has ended (Python 3.11).
         self._ended: threading.Event | None = None
         self._error: BaseException | None = None
         torch.save({"warm": torch.zeros(1)}, io.BytesIO())
 
     @property
     def is_in_flight(self) -> bool:
-        """Whether something was started whose end nobody has looked at."""
+        """Whether a write was started and has not been waited for."""
         return self._ended is not None
 
     @property
@@ -41,11 +41,10 @@ class BackgroundWriter:
         return self._ended is not None and self._ended.is_set()
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begins a piece of work, after the one before."""
+        """Starts a piece of work once the previous one has ended."""
         self.wait()
         self._ended = threading.Event()
-        # A daemon: a user who cannot wait for a disk that hangs gets out; the draft it leaves is removed at the next
-        # start.
+        # A daemon, so that a disk that hangs does not keep the process from ending; the next start removes the draft.
         threading.Thread(target=self._run, args=(work, self._ended), name="checkpoint", daemon=True).start()
 
     def _run(self, work: Callable[[], None], ended: threading.Event) -> None:
@@ -57,7 +56,7 @@ class BackgroundWriter:
             ended.set()
 
     def wait(self) -> None:
-        """Waits for what is in flight; raises what it raised."""
+        """Waits for the work in flight; raises what it raised."""
         if self._ended is not None:
             self._ended.wait()
             self._ended = None

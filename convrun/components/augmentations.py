@@ -1,4 +1,4 @@
-"""The augmentations a recipe can name. Importing this costs nothing: what touches pixels is imported when built."""
+"""The augmentations a recipe can name. Importing this is cheap: what touches pixels is imported when it is built."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def random_resized_crop(
 ) -> PerImage:
     """A random part of the image, resized to the input size (Inception's crop, arXiv:1409.4842).
 
-    scale: least and largest area of the part, as a share of the image's area (0..1)
-    ratio: least and largest width / height of the part; drawn uniformly in its logarithm
-    interpolation: filter of the resize, PIL's, which does not alias
+    scale: smallest and largest area of the part, as a share of the image's area (0..1)
+    ratio: smallest and largest width / height of the part; its logarithm is drawn uniformly
+    interpolation: PIL's filter for the resize, which does not alias
     """
     _check_resized_crop(scale=scale, ratio=ratio)
     from convrun.augment.crops import RandomResizedCrop, resample_of
@@ -119,10 +119,10 @@ def _check_rand_augment(*, policy: str, **_: Any) -> None:
 def rand_augment(
     images: ImageFormat, *, policy: str = "rand-m9-mstd0.5-inc1", interpolation: WarpInterpolation = "bicubic"
 ) -> PerImage:
-    """RandAugment (arXiv:1909.13719) in timm's form, which ConvNeXt was trained with: n of 15 operations an image.
+    """RandAugment (arXiv:1909.13719) in timm's form, which ConvNeXt was trained with: n of 15 operations per image.
 
     policy: rand-m9-mstd0.5-inc1: m magnitude (10 = full), mstd its standard deviation (above 100: uniform in 0..m),
-        mmax its bound (10), n operations an image (2), p probability of each (0.5), inc1 severity grows with magnitude
+        mmax its bound (10), n operations per image (2), p probability of each (0.5), inc1 severity grows with magnitude
     interpolation: filter of rotation, shear and translation
     """
     parsed = parse_policy(policy)
@@ -137,7 +137,7 @@ def rand_augment(
     "augmentation", "trivial_augment", place="image", at_most_once=True, conflicts={"rand_augment": _TWO_POLICIES}
 )
 def trivial_augment(images: ImageFormat, *, interpolation: WarpInterpolation = "nearest") -> PerImage:
-    """TrivialAugment Wide (arXiv:2103.10158): one of 14 operations an image, at a random magnitude.
+    """TrivialAugment Wide (arXiv:2103.10158): one of 14 operations per image, at a random magnitude.
 
     interpolation: filter of rotation and shear
     """
@@ -196,10 +196,10 @@ def random_erasing(
     """Erases a random rectangle of normalised images (arXiv:1708.04896, timm's form).
 
     probability: chance that an image is erased (0..1)
-    mode: pixel: normal noise; rand: one normal value a channel; const: 0, the mean colour
-    count: rectangles an image, each of area / count
-    area: least and largest erased area, as a share of the image's area (0..1)
-    aspect: least and largest height / width of the rectangle; drawn uniformly in its logarithm
+    mode: pixel: normal noise; rand: one normal value per channel; const: 0, the mean colour
+    count: rectangles per image, each of area / count
+    area: smallest and largest erased area, as a share of the image's area (0..1)
+    aspect: smallest and largest height / width of the rectangle; its logarithm is drawn uniformly
     """
     _check_erasing(area=area, aspect=aspect)
     from convrun.augment.erasing import RandomErasing
@@ -238,10 +238,10 @@ def mixup_cutmix(
     probability: Chance = 1.0,
     switch_probability: PartialShare = 0.5,
 ) -> PerBatch:
-    """Mixes each micro-batch with its reverse by Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899).
+    """Mixes each micro-batch with itself in reverse order by Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899).
 
-    mixup_alpha: Mixup's share comes from Beta(alpha, alpha), one for a micro-batch; 0 leaves only CutMix
-    cutmix_alpha: CutMix's share comes from Beta(alpha, alpha), corrected to the box's true area; 0 leaves only Mixup
+    mixup_alpha: Mixup's λ is drawn from Beta(alpha, alpha), once per micro-batch; 0 leaves only CutMix
+    cutmix_alpha: CutMix's λ is drawn from Beta(alpha, alpha), then set to the box's true area; 0 leaves only Mixup
     probability: chance that a micro-batch is mixed (0..1)
     switch_probability: chance of CutMix rather than Mixup where both are on (above 0, below 1)
     """

@@ -21,7 +21,7 @@ class EarlyStopping(Callback):
 
     metric: what is watched; top1 and top5 (percent) should rise, loss should fall
     patience: evaluations without an improvement after which the run ends
-    min_delta: the change, in the metric's unit, that has to be exceeded to count as an improvement
+    min_delta: the change, in the metric's unit, that must be exceeded to count as an improvement
     weights: which weights' evaluation is watched: the model's or its EMA's
     """
 
@@ -39,7 +39,7 @@ class EarlyStopping(Callback):
         self._waited = 0
 
     def on_evaluation(self, row: Mapping[str, Any]) -> str | None:
-        """Counts evaluations since the best one; a NaN never is an improvement."""
+        """Counts evaluations since the best one; NaN is never an improvement."""
         if row["weights"] != self._weights:
             return None
         value = row[self._metric]
@@ -49,7 +49,7 @@ class EarlyStopping(Callback):
         self._waited += 1
         if self._waited < self._patience:
             return None
-        best = "no number yet" if self._best is None else f"best {self._best:g}"
+        best = "always NaN" if self._best is None else f"best {self._best:g}"
         return f"{self._metric} of the {self._weights} weights has not improved in {self._waited} evaluations ({best})"
 
     def _is_better(self, value: float) -> bool:
@@ -65,5 +65,5 @@ class EarlyStopping(Callback):
         return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting where the checkpoint was saved."""
+        """Goes on counting from the state of the checkpoint."""
         self._best, self._waited = state["best"], state["waited"]

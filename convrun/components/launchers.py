@@ -16,9 +16,9 @@ Text = Annotated[str, Limits(min_length=1)]
 
 @register("launcher", "local")
 def local(*, processes: PositiveInt | None = None) -> Background:
-    """In the background on this machine: outlives the terminal; a sweep's runs one after the other.
+    """The background of this machine: a run outlives the terminal, and the runs of a sweep follow one another.
 
-    processes: how many processes train; null: what `convrun run` starts by itself, one a GPU
+    processes: how many processes train; null: as many as `convrun run` starts by itself, one per GPU
     """
     from convrun.launching.background import Background
 
@@ -26,7 +26,7 @@ def local(*, processes: PositiveInt | None = None) -> Background:
 
 
 def _check_slurm(**keys: Any) -> None:
-    """Raises KeyProblem for keys that contradict each other; without Slurm."""
+    """Raises KeyProblem for keys that contradict each other; needs no Slurm."""
     from convrun.launching.slurm.keys import check
 
     check(keys)
@@ -65,12 +65,12 @@ def slurm(
     python: Text | None = None,
     check_folder: bool = True,
 ) -> Slurm:
-    """A Slurm job (a sweep: a job array), one task a GPU; saved, requeued and gone on when it is preempted.
+    """A Slurm job (for a sweep a job array), one task per GPU; when it is preempted, it saves, is requeued and resumes.
 
     nodes: how many nodes
-    gpus_per_node: GPUs of each node, and as many tasks; null: no GPU is asked for
-    tasks_per_node: tasks of each node where there are no GPUs (or these come through gres); null: gpus_per_node or 1
-    cpus_per_task: processor cores of each task, its loader workers included
+    gpus_per_node: GPUs of each node, and as many tasks; null: no GPU is requested
+    tasks_per_node: tasks of each node if there are no GPUs (or they are requested by gres); null: gpus_per_node or 1
+    cpus_per_task: CPU cores of each task, its loader workers included
     mem: memory of each node, as Slurm writes it: MB, or 64G; 0: all
     time: limit of one start, as Slurm writes it: minutes, hours:minutes:seconds, days-hours, ...
     partition: as sbatch's --partition
@@ -86,16 +86,16 @@ def slurm(
     comment: as sbatch's --comment
     mail_type: as sbatch's --mail-type
     mail_user: as sbatch's --mail-user
-    signal_seconds: seconds before the limit, or before a preemption, at which Slurm signals that the run has to save
-    max_requeues: how often the job is put back into the queue before it is left as it is
-    array_parallel: most runs of a sweep at a time; null: all
-    setup: lines of shell that the job runs first, such as `module load cuda`
+    signal_seconds: seconds before the time limit, or before a preemption, at which Slurm signals the run to save
+    max_requeues: how often the job is requeued at most
+    array_parallel: how many runs of a sweep may run at a time; null: all
+    setup: shell lines that the job runs first, such as `module load cuda`
     srun_args: arguments for srun
-    sbatch: further options for sbatch: `--licenses=a:1`
+    sbatch: further options for sbatch, such as `--licenses=a:1`
     image: a container image, for srun's --container-image (pyxis and enroot)
     mounts: for srun's --container-mounts; the run folder and the working folder are mounted anyway
     python: the interpreter on the nodes; null: this one, or `python` in an image
-    check_folder: whether a run folder that other nodes cannot see, as far as this one can tell, is refused
+    check_folder: whether to refuse a run folder that, as far as this machine can tell, other nodes cannot see
     """
     from convrun.launching.slurm.keys import SlurmKeys
     from convrun.launching.slurm.launcher import Slurm

@@ -1,6 +1,6 @@
 """The loggers a recipe can name: the screen, and files in the run folder.
 
-What a killed run wrote of steps after its checkpoint, and the line it was killed in, is dropped when a file is opened.
+When a file is opened, the rows that a killed run wrote after its last checkpoint, and a torn last line, are dropped.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Console:
         self._screen.show(row)
 
     def flush(self) -> None:
-        """Nothing to do: what is on the screen is shown."""
+        """Nothing to do: rows are shown at once."""
 
     def close(self) -> None:
-        """Takes the display down."""
+        """Removes the display."""
         self._screen.stop_progress()
 
 
 @register("logger", "jsonl")
 class JsonLines:
-    """One JSON object a line in metrics.jsonl; a number that is not finite becomes null (RFC 8259, section 6)."""
+    """One JSON object per line in metrics.jsonl; a non-finite number becomes null (RFC 8259, section 6)."""
 
     def __init__(self, run: RunInfo) -> None:
         path = run.folder / "metrics.jsonl"
@@ -61,7 +61,7 @@ class JsonLines:
         self._file.append(line.encode() + b"\n")
 
     def flush(self) -> None:
-        """Hands what waits to the kernel."""
+        """Passes what waits to the kernel."""
         self._file.flush()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class CsvTables:
         self._tables[kind].append(values)
 
     def flush(self) -> None:
-        """Hands what waits to the kernel."""
+        """Passes what waits to the kernel."""
         for table in self._tables.values():
             table.file.flush()
 
@@ -107,10 +107,10 @@ class TensorBoard:
     """Scalars for TensorBoard in tensorboard/: train/loss, train/lr, eval/ema/top1, ..."""
 
     def __init__(self, run: RunInfo) -> None:
-        from convrun.run_folder.event_files import open_events, record
+        from convrun.run_folder.event_files import event_record, open_events
 
         folder = run.folder / "tensorboard"
-        self._record = record
+        self._record = event_record
         try:
             self._file = open_events(folder, run.start_step, run.evaluated_step, run.screen.say)
         except OSError as error:
@@ -124,7 +124,7 @@ class TensorBoard:
         self._file.append(self._record(row))
 
     def flush(self) -> None:
-        """Hands what waits to the kernel."""
+        """Passes what waits to the kernel."""
         self._file.flush()
 
     def close(self) -> None:
@@ -136,12 +136,12 @@ class TensorBoard:
 class WeightsAndBiases:
     """Every number of a row to Weights & Biases, over the optimizer step (https://docs.wandb.ai); needs convrun[wandb].
 
-    A resumed run goes on in the same W&B run. Steps that it repeats after a crash are sent again, with the same values.
+    A resumed run goes on in the same W&B run. Steps repeated after a crash are sent again, with the same values.
 
     project: the W&B project, created if it does not exist
     entity: the W&B user or team; null: the account's own default
     run_name: what W&B calls the run; null: the name of the run folder
-    mode: offline: to the run folder, for a later `wandb sync`; disabled: nowhere
+    mode: online: to W&B's server; offline: to the run folder, for a later `wandb sync`; disabled: nowhere
     tags: labels to find the run by
     """
 
@@ -242,7 +242,7 @@ def _read_table(content: bytes, last_step: float) -> tuple[list[str], list[dict[
 
 
 def _lines_until(last_step: int, evaluated_step: float, content: bytes) -> bytes:
-    """The whole lines of steps that are done, and of evaluations that are."""
+    """The complete lines of steps and of evaluations that are done."""
     return b"".join(
         line
         for line in content.splitlines(keepends=True)
@@ -251,7 +251,7 @@ def _lines_until(last_step: int, evaluated_step: float, content: bytes) -> bytes
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a row; a line that is no row (a power cut leaves such) counts as of a step never reached."""
+    """The step of a row; infinite for a line that is not a row, which a power cut may leave."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):

@@ -1,8 +1,8 @@
 """The losses a recipe can name.
 
-Label smoothing lives here and not where images are mixed. Smoothing maps a target t to t(1 - s) + s/K, which is
-linear, so smoothing a mixture equals mixing smoothed targets: one key does for both, and every loss takes class
-indices and soft targets alike.
+Label smoothing is done here and not where images are mixed. Smoothing maps a target t to t(1 - s) + s/K, which is
+linear, so smoothing a mixture equals mixing smoothed targets: one key serves both, and every loss takes class indices
+as well as soft targets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def cross_entropy(*, label_smoothing: LabelSmoothing = 0.0) -> Loss:
 
 @register("loss", "soft_target_cross_entropy")
 def soft_target_cross_entropy() -> Loss:
-    """Cross-entropy with the targets as they come, never smoothed (timm's loss for mixup, arXiv:1710.09412)."""
+    """Cross-entropy with the targets as they are, never smoothed (timm's loss for mixup, arXiv:1710.09412)."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         logits = _in_full_precision(logits)
@@ -46,7 +46,7 @@ def soft_target_cross_entropy() -> Loss:
 def binary_cross_entropy(
     *, label_smoothing: LabelSmoothing = 0.0, target_threshold: Fraction | None = None, sum_classes: bool = False
 ) -> Loss:
-    """One sigmoid a class instead of a softmax (Wightman et al., arXiv:2110.00476).
+    """One sigmoid per class instead of a softmax (Wightman et al., arXiv:2110.00476).
 
     target_threshold: targets above it, after smoothing, become 1 and all others 0; null leaves them soft
     sum_classes: sum over the classes instead of their mean, which makes the loss K times larger
@@ -66,7 +66,7 @@ def binary_cross_entropy(
 
 
 def _in_full_precision(logits: Tensor) -> Tensor:
-    """Half precision has 8 or 11 significant bits, too few for a sum of exponentials over 1,000 classes."""
+    """Logits in float32: bf16 and fp16 have 8 and 11 significant bits, too few to sum exponentials of 1,000 classes."""
     return logits.float() if logits.element_size() < 4 else logits
 
 

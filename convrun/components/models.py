@@ -1,4 +1,4 @@
-"""The models a recipe can name: ConvNeXt V1 and V2 by name or by shape, the isotropic ones, and any of timm."""
+"""The models a recipe can name: ConvNeXt V1 and V2 by name or by shape, the isotropic ones, and any model of timm."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def convnext(
     drop_path_rate: DropPathRate = 0.0,
     drop_rate: DropRate = 0.0,
 ) -> nn.Module:
-    """A ConvNeXt of free shape (arXiv:2201.03545, section 2; V2's blocks: arXiv:2301.00808, section 4).
+    """A ConvNeXt of any shape (arXiv:2201.03545, section 2; V2's blocks: arXiv:2301.00808, section 4).
 
     patch_size: side and stride in pixels of the stem's convolution; 1 or 2 suit images of 32 pixels
     kernel_size: side of the depthwise convolutions, odd
@@ -180,7 +180,7 @@ def convnext_isotropic(
     layer_scale_init: LayerScaleInit = None,
     drop_path_rate: DropPathRate = 0.0,
 ) -> nn.Module:
-    """An isotropic ConvNeXt of free shape: blocks of one width at one resolution (arXiv:2201.03545, section 3.3).
+    """An isotropic ConvNeXt of any shape: blocks of one width at one resolution (arXiv:2201.03545, section 3.3).
 
     depth: blocks
     dim: channels of every block
@@ -206,8 +206,8 @@ def timm_model(
 ) -> nn.Module:
     """Any model of timm by its name there, with new weights: timm/resnet50, timm/vit_small_patch16_224 (timm.models).
 
-    drop_rate: probability to drop a feature before the head; null: the model's own default
-    drop_path_rate: probability to skip the last block for an image; null: the model's own default
+    drop_rate: probability of dropping a feature before the head; null: the model's own default
+    drop_path_rate: probability of skipping the last block for an image; null: the model's own default
     options: further arguments of that model, by its own names
     """
     import timm
@@ -243,5 +243,5 @@ def _check_timm(name: str, options: dict[str, Any]) -> None:
         raise KeyProblem("name", f"timm has no model named {name!r}", cure)
     for key in ("pretrained", "num_classes", "drop_rate", "drop_path_rate", "checkpoint_path"):
         if key in options:
-            message = f"{key} is not an option: weights come from init, classes from data, drop rates are keys"
-            raise KeyProblem("options", message, "leave it out")
+            message = f"{key} is not an option: weights come from init, classes from data, and drop rates are keys"
+            raise KeyProblem("options", message, "remove it")

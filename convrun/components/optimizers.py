@@ -1,4 +1,4 @@
-"""The optimizers a recipe can name: torch's, timm's."""
+"""The optimizers a recipe can name: torch's and timm's."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def lion(
 
     After Chen et al., arXiv:2302.06675, program 1 and section 5.
 
-    betas: weight of the momentum in the update, then decay of the momentum a step
+    betas: weight of the momentum in the update, then decay of the momentum per step
     """
     from timm.optim.lion import Lion
 
@@ -120,7 +120,7 @@ def lamb(
     """
     from timm.optim.lamb import Lamb
 
-    # timm's default clips the gradients at norm 1 in secret; the recipe's own gradient clipping is the place for that.
+    # timm's default would silently clip gradients to norm 1; that is what training.clip_grad_norm is for.
     return Lamb(parameter_groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, max_grad_norm=None)
 
 

@@ -1,7 +1,7 @@
 """The schedules a recipe can name.
 
-As in ConvNeXt's released training code (arXiv:2201.03545) a curve starts at the peak, and its minimum lies one step
-beyond the last.
+As in ConvNeXt's released training code (arXiv:2201.03545), a curve starts at the peak and would reach its minimum one
+step after the last.
 """
 
 from __future__ import annotations

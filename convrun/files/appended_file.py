@@ -1,4 +1,4 @@
-"""A file that grows by whole pieces: what finds no room waits in memory, in order, until there is some."""
+"""A file that grows by whole pieces. While the disk is full they wait in memory, in order."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from convrun.files.writing import write_whole
 
 
 class AppendedFile:
-    """One file with one writer. Pieces reach the kernel at once and whole; a killed process loses none of them.
+    """One file with one writer. Pieces reach the kernel at once and whole, so a killed process loses none of them.
 
-    A disk that is full is said once and raises nothing: the pieces wait, and each later call tries again. Whoever must
-    know that nothing waits calls `flush`.
+    A full disk is reported once and raises nothing: the pieces wait, and each later call tries again. `flush` raises
+    if some still wait.
 
     Args:
-        path: the file, made if it is not there.
+        path: the file, created if it does not exist.
         say: shows a line to the user.
 
     Raises:
@@ -41,25 +41,25 @@ class AppendedFile:
         self._try()
 
     def replace(self, content: bytes) -> None:
-        """Gives the file another content, whole or not at all."""
+        """Replaces the whole content of the file, or leaves it as it is."""
         self._waiting, self._replaces = content, True
         self._try()
 
     def content(self) -> bytes:
-        """What the file holds, and what it is still to hold."""
+        """What the file holds, followed by what waits to be written."""
         if self._replaces:
             return self._waiting
         return (self.path.read_bytes()[: self._size] if self._size else b"") + self._waiting
 
     def ends_torn(self) -> bool:
-        """Whether the last line has no end: its writer was killed, or the power went."""
+        """Whether the last line is incomplete, because its writer was killed or the power failed."""
         return not self.content().endswith(b"\n") and self.content() != b""
 
     def flush(self) -> None:
-        """Hands everything to the kernel, safe from a kill; a power cut may take what nobody has synced.
+        """Passes everything to the kernel, safe from a kill; a power cut may lose what has not been synced.
 
         Raises:
-            RunFolderError: that cannot be done; what waits goes on waiting.
+            RunFolderError: it cannot be written; it stays in memory.
         """
         try:
             self._write()
@@ -70,7 +70,7 @@ class AppendedFile:
         """Writes what waits, and closes.
 
         Raises:
-            RunFolderError: something is left that cannot be written.
+            RunFolderError: something cannot be written.
         """
         try:
             self._write()
@@ -82,7 +82,7 @@ class AppendedFile:
                 os.close(descriptor)
 
     def _open(self) -> None:
-        # Without a buffer: a loader worker, forked at whatever moment, has nothing that it could write a second time.
+        # Without a buffer: a loader worker may be forked at any moment, and would write a copy of the buffer as well.
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._size = os.fstat(self._descriptor).st_size
 
@@ -103,21 +103,21 @@ class AppendedFile:
         if self._replaces:
             self._replace()
         elif self._waiting:
-            # What an attempt that failed or was interrupted has left would tear a line, or double it.
+            # Removes what a failed or interrupted attempt has written, which would otherwise tear or double a line.
             if os.fstat(self._descriptor).st_size > self._size:
                 os.ftruncate(self._descriptor, self._size)
             size = self._size + len(self._waiting)
             rest = memoryview(self._waiting)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-            # In one statement: no Ctrl-C comes between the two.
+            # In one statement, so that no Ctrl-C comes between the two.
             self._size, self._waiting = size, b""
 
     def _replace(self) -> None:
         write_whole(self.path, self._waiting)
         replaced = self._descriptor
         self._open()
-        os.close(replaced)  # last: an attempt that failed to open the new file begins anew with one that is open
+        os.close(replaced)  # last: if opening the new file fails, the next attempt still has an open one
         self._waiting, self._replaces = b"", False
 
     def _fatal(self, error: OSError) -> RunFolderError:

@@ -1,4 +1,4 @@
-"""The folder for what can be made or fetched again: downloaded weights, copies of data."""
+"""The folder for what can be computed or downloaded again: weights, copies of data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def cache_folder() -> Path:
     """`$CONVRUN_CACHE`, else `convrun` in `$XDG_CACHE_HOME` or ~/.cache.
 
     Raises:
-        UsageError: it lies in the home of nobody on this machine.
+        UsageError: it is below the home of a user that this machine does not know.
     """
     own = os.environ.get("CONVRUN_CACHE")
     folder = Path(own or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/convrun")
@@ -20,5 +20,5 @@ def cache_folder() -> Path:
         return folder.expanduser()
     except RuntimeError as error:
         raise UsageError(
-            f"the cache folder {folder} cannot be found: {error}; set CONVRUN_CACHE to a folder by its whole path"
+            f"the cache folder {folder} cannot be found: {error}; set CONVRUN_CACHE to the absolute path of a folder"
         ) from error

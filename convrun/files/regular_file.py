@@ -1,4 +1,4 @@
-"""Opening what should be an image file: pipes and devices would block for ever, names may hold anything but `/`."""
+"""Opens what should be an image file. Names may lead to anything, and a pipe or a device would block for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing in a run folder: whole or not at all, synced, and with errors that say what to do."""
+"""Writes files whole or not at all, synced, and with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from convrun.errors import RunFolderError
 
 
 def write_whole(path: Path, *content: bytes | memoryview) -> None:
-    """A file with this content, piece by piece, or none of it: written beside, synced, renamed, the folder synced."""
+    """Writes a file whole or not at all: a draft beside it is written piece by piece, synced and renamed."""
     draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.draft")
     draft.unlink(missing_ok=True)
     try:
-        with draft.open("xb") as file:  # a file of its own: never through a link that lies there
+        with draft.open("xb") as file:  # creates it: never writes through an existing link
             file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +46,7 @@ def explained(what: str, cure: str) -> Iterator[None]:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """What the system said: torch's zip writer hides a full disk behind a RuntimeError, convrun behind its own."""
+    """The OSError behind an error: torch's zip writer turns it into a RuntimeError, convrun into a RunFolderError."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
@@ -54,6 +54,6 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether it happened for want of room, on the disk or in the user's share of it."""
+    """Whether it happened because the disk, or the user's quota on it, is full."""
     system = system_error(error)
     return system is not None and system.errno in (errno.ENOSPC, errno.EDQUOT)

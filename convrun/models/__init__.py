@@ -1,1 +1,1 @@
-"""Model architectures; what a recipe names them by is in `convrun.components.models`."""
+"""Model architectures. The components by which a recipe names them are in `convrun.components.models`."""

@@ -1,4 +1,4 @@
-"""A model's blocks and other parts, found by the names that ConvNeXt and most models of timm have for them."""
+"""A model's blocks and other parts, found by the names that ConvNeXt and most models of timm give them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks (`stages.2.blocks.5`, `blocks.5`) by name, in order; none if they are named otherwise."""
+    """The blocks (`stages.2.blocks.5`, `blocks.5`) by name, in order; empty if the model names them differently."""
     return _outermost(model, r"(.*\.)?blocks\.\d+")
 
 
 def units_of(model: nn.Module) -> dict[str, nn.Module]:
-    """What is worth handling one by one: the blocks, the downsampling layers between the stages, the head."""
+    """The units that fsdp shards one by one: the blocks, the downsampling layers between the stages, the head."""
     found = _outermost(model, r"(.*\.)?(blocks\.\d+|downsample)|head")
     return {name: unit for name, unit in found.items() if any(True for _ in unit.parameters())}
 

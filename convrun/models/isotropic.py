@@ -16,7 +16,7 @@ class IsotropicConvNeXt(nn.Module):
         shape: depth, width and patch size.
         num_classes: size of the head.
         drop_path_rate: of the last block; block i of n has linspace(0, rate, n)[i].
-        layer_scale_init: start value of each block's per-channel scale; None: no layer scale.
+        layer_scale_init: initial value of each block's per-channel scale; None: no layer scale.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class IsotropicConvNeXt(nn.Module):
         self.apply(_initialise)
 
     def get_classifier(self) -> nn.Linear:
-        """The head, under the name timm's models have for it."""
+        """The head, under the name that timm's models use."""
         return self.head
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class IsotropicConvNeXt(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Truncated normal of std 0.02 for convolutions and linear layers, zero biases (Appendix A)."""
+    """Truncated normal of std 0.02 for convolutions and linear layers, zero biases (arXiv:2201.03545, Appendix A)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

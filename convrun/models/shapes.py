@@ -7,15 +7,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What fixes a staged ConvNeXt's weights, but for its head and layer scale.
+    """What determines a staged ConvNeXt's weights, except for its head and layer scale.
 
     Attributes:
-        depths: blocks a stage.
-        dims: channels a stage.
+        depths: blocks per stage.
+        dims: channels per stage.
         patch_size: side and stride of the stem's convolution, in pixels.
         kernel_size: side of the depthwise convolutions.
         use_grn: global response normalization (V2).
-        conv_mlp: 1x1 convolutions for linear layers; the same numbers in 4-d weights, as timm stores small models.
+        conv_mlp: 1x1 convolutions instead of linear layers: the same values in 4-d weights, as in timm's small models.
     """
 
     depths: tuple[int, ...]
@@ -35,10 +35,10 @@ class Shape:
 
     @property
     def smallest_input(self) -> int:
-        """The least height and width of an image in pixels: the stem and three downsamplings leave 1 × 1 of it.
+        """The smallest height and width of an image in pixels: the stem and three downsamplings reduce it to 1 × 1.
 
         Each divides by its stride and rounds down. Blocks keep the size, their kernels may be larger than it (they
-        pad), and layer norms are over channels, so 1 × 1 can be trained.
+        pad), and layer norms are over channels, so the model can be trained at 1 × 1.
         """
         return self.patch_size << (len(self.depths) - 1)
 
@@ -72,13 +72,13 @@ V2: dict[str, Shape] = {
 
 @dataclasses.dataclass(frozen=True)
 class IsotropicShape:
-    """What fixes an isotropic ConvNeXt's weights, but for its head and layer scale.
+    """What determines an isotropic ConvNeXt's weights, except for its head and layer scale.
 
     Attributes:
         depth: blocks.
         dim: channels of every block.
         patch_size: side and stride of the stem's convolution, in pixels.
-        has_layer_scale: whether the paper's training has a layer scale (it starts at 1e-6 then).
+        has_layer_scale: whether the paper trains it with a layer scale, which then starts at 1e-6.
     """
 
     depth: int
@@ -88,7 +88,7 @@ class IsotropicShape:
 
     @property
     def smallest_input(self) -> int:
-        """The least height and width of an image in pixels: one patch."""
+        """The smallest height and width of an image in pixels: one patch."""
         return self.patch_size
 
     def parameters(self, num_classes: int, has_layer_scale: bool) -> int:

@@ -1,4 +1,4 @@
-"""Staged ConvNeXt models: timm's class, so weights carry timm's key names."""
+"""Staged ConvNeXt models, built from timm's class, so that weights have timm's names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def staged(
     drop_rate: float,
 ) -> nn.Module:
     """A ConvNeXt of four stages, of this shape, with new weights."""
-    # The class and not timm.create_model, which drops keys that are None: layer scale could not be turned off.
+    # Not timm.create_model, which drops arguments that are None, so that layer scale could not be turned off.
     model: nn.Module = ConvNeXt(
         num_classes=num_classes,
         depths=shape.depths,
@@ -34,8 +34,9 @@ def staged(
 
 
 def _replace_stem(model: nn.Module, shape: Shape) -> None:
-    """Puts in a stem of another patch size; timm would also change the stages (a downsample in the first at 2,
-    dilation from 8 on) to keep its output stride.
+    """Replaces the stem by one of another patch size.
+
+    timm would also change the stages (a downsample in the first at 2, dilation from 8 on) to keep its output stride.
     """
     stem = nn.Conv2d(3, shape.dims[0], shape.patch_size, stride=shape.patch_size)
     nn.init.trunc_normal_(stem.weight, std=0.02)

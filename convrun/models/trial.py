@@ -1,4 +1,4 @@
-"""Whether a model takes the run's images: tried, for models that do not say so themselves."""
+"""Tries whether a model takes the run's images, for models that do not declare it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convrun.errors import KeyProblem
 
 # Sizes that are tried for the cure, in pixels: those of small images and of published models.
 SIZES = (28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
-MOST_WITH_VALUES = 2  # images of such a pass: more are slow, and tell no more
+MOST_WITH_VALUES = 2  # images of a pass with values: more are slow, and show no more
 
 
 def check_takes_images(
@@ -27,16 +27,16 @@ def check_takes_images(
 ) -> bool:
     """Raises KeyProblem, with a cure that was tried, if a model cannot be trained and evaluated on the run's images.
 
-    Shapes alone are computed, which takes neither memory nor random draws and leaves the model as it is. Only a model
-    that fails in that gets a real image: it may be one that looks at values.
+    Only shapes are computed, on the meta device, which needs neither memory nor random draws and does not change the
+    model. A model that fails there is tried with values, because its forward pass may depend on them.
 
     Args:
         model: on the CPU or the meta device.
         input_size: height and width of the images in pixels.
         name: of the model, for the message.
         num_classes: size that its head should have; None: any.
-        micro_batch: images of a forward pass in training, which matters to batch norm.
-        on_cpu: makes the model with memory; needed where `model` is on the meta device and cannot be computed there.
+        micro_batch: images of a forward pass in training; batch norm cannot be trained on some shapes with one.
+        on_cpu: builds the model on the CPU; needed if `model` is on the meta device and cannot be computed there.
 
     Returns:
         Whether shapes alone were enough.
@@ -58,13 +58,13 @@ def check_takes_images(
 
 
 class _Passes:
-    """Forward passes of one model, in shapes alone or with values."""
+    """Forward passes of one model, with shapes only or with values."""
 
     def __init__(self, model: nn.Module, num_classes: int | None, has_values: bool = False) -> None:
         self.model, self.num_classes, self.has_values = model, num_classes, has_values
 
     def fault(self, images: int, size: int, is_training: bool) -> str | None:
-        """What is wrong with a pass over so many images, in a line; None if nothing is."""
+        """What is wrong with a pass over that many images, in one line; None if nothing is."""
         was_training = self.model.training
         self.model.train(is_training)
         try:
@@ -90,10 +90,10 @@ class _Passes:
     def _wrong_output(self, logits: object, images: int) -> str | None:
         wanted = f"[{images}, {self.num_classes or 'classes'}]"
         if not isinstance(logits, Tensor):
-            return f"it gives a {type(logits).__name__}, not a tensor of logits {wanted}"
+            return f"it returns a {type(logits).__name__}, not a tensor of logits {wanted}"
         shape = list(logits.shape)
         if len(shape) != 2 or shape[0] != images or (self.num_classes and shape[1] != self.num_classes):
-            return f"it gives a tensor {shape}, not logits {wanted}"
+            return f"it returns a tensor {shape}, not logits {wanted}"
         return None
 
 
@@ -107,20 +107,20 @@ def _problem(shapes: _Passes, images: int, size: int, is_training: bool, name: s
 def _cure(shapes: _Passes, images: int, size: int, is_training: bool) -> str:
     channels = next((m.in_channels for m in shapes.model.modules() if isinstance(m, nn.Conv2d)), 3)
     if channels != 3:
-        cure = "leave that option of the model out"
-        return f"images have 3 channels (grey ones have three that are equal), its first layer takes {channels}: {cure}"
+        cure = "remove that option of the model"
+        return f"images have 3 channels (grey ones three equal ones), but its first layer takes {channels}: {cure}"
     if is_training and shapes.fault(images + 1, size, is_training) is None:
         return f"set training.micro_batch to more than {images}"
     modes = [(1, False), (max(images, 2), True)]
     fits = (s for s in _sizes(size, shapes.model) if not any(shapes.fault(count, s, mode) for count, mode in modes))
     fitting = next(fits, None)
     if fitting is None:
-        return "take another model, or other options of this one"
+        return "use another model, or other options of this one"
     return f"it takes {fitting} × {fitting}: set input_size={fitting}, or the model's own options for its size"
 
 
 def _sizes(size: int, model: nn.Module) -> list[int]:
-    """Sizes to try: the next larger, one of them the size that timm says is the model's own, then the next smaller."""
+    """Sizes to try: the larger ones, smallest first, then the smaller; with the size that timm gives the model."""
     own = getattr(model, "pretrained_cfg", None) or {}
     sizes = {*SIZES, own["input_size"][-1]} if own.get("input_size") else {*SIZES}
     return sorted(other for other in sizes if other > size) + sorted((o for o in sizes if o < size), reverse=True)

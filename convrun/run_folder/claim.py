@@ -1,4 +1,4 @@
-"""The claims of a run folder: who holds it, or held it last, in files that only ever get higher numbers."""
+"""The claims of a run folder: files with ever higher numbers that say who holds the folder, or held it last."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from convrun.run_folder.process_identity import ProcessIdentity
 
 BEAT_SECONDS = 10.0
 LONGEST_CLAIM = 4096
-RELEASED = b"released    "  # in the place of the counter, which has as many digits
+RELEASED = b"released    "  # replaces the counter, which has as many digits
 _CLAIM = re.compile(r"\.lock\.(\d{1,18})")
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a claim's file says, and its bytes: while they change, its holder lives.
+    """What a claim's file says, and its bytes: while they change, its holder is alive.
 
     Attributes:
-        holder: None where nothing can be read: it is being written at this moment, or was left half-written.
+        holder: None if it cannot be read, because the file is being written or was left half-written.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Claim:
 
     @property
     def is_released(self) -> bool:
-        """Whether its holder ended well."""
+        """Whether its holder released it."""
         return self.content.endswith(RELEASED)
 
     @property
@@ -59,7 +59,7 @@ def claim_file(folder: Path, number: int) -> Path:
 
 
 def read_claim(folder: Path, number: int) -> Claim:
-    """A claim as it is now; opened anew, because that is when a network file system looks again."""
+    """A claim as it is now. It is opened each time, since a network file system looks for changes when a file opens."""
     try:
         with claim_file(folder, number).open("rb") as file:
             content = file.read(LONGEST_CLAIM)

@@ -1,4 +1,4 @@
-"""environment.json: what each start of a run ran with, and whether that is what the start before ran with."""
+"""environment.json: the versions, device and command of each start of a run, and what differs between starts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def add_start(folder: RunFolder, device: str, allowed_changes: list[tuple[str, A
     """Adds this start to environment.json: versions, device, commit, command line, allowed changes.
 
     Returns:
-        A line for the user if versions differ from those of the start before; else nothing. As each start becomes
-        the one that the next is compared with, a difference is said once.
+        A line for the user if versions differ from those of the previous start, else an empty text. Since each start
+        is compared with the previous one, a difference is reported once.
     """
     earlier = _starts(folder.read_json("environment.json"))
     start = {
@@ -42,24 +42,24 @@ def add_start(folder: RunFolder, device: str, allowed_changes: list[tuple[str, A
 
 
 def allowed_before(folder: RunFolder) -> list[str] | None:
-    """The recipe keys whose change was allowed at the starts so far; None where nobody knows."""
+    """The recipe keys whose change was allowed at the starts so far; None if the file does not tell."""
     content = folder.read_json("environment.json")
     try:
         keys = [change["key"] for start in content["starts"] for change in start["allowed_changes"]]  # type: ignore[index]
-    except (TypeError, KeyError):  # no file, or one that somebody damaged or edited
+    except (TypeError, KeyError):  # no file, or one that was damaged or edited
         return None
     return keys if all(isinstance(key, str) for key in keys) else None
 
 
 def version_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """`other versions than at the start before: torch 2.11.0 → 2.12.0; ...`; nothing if they are the same."""
+    """`versions differ from the previous start: torch 2.11.0 → 2.12.0; ...`; empty if they are the same."""
     old, new = ({"python": start.get("python"), **_map(start.get("versions"))} for start in (before, now))
     changes = [f"{name} {old[name]} → {new[name]}" for name in new if old.get(name) not in (None, new[name])]
     if not changes:
         return ""
     return (
-        f"other versions than at the start before: {', '.join(changes)}; numbers may differ in their last digits from "
-        "here on"
+        f"versions differ from the previous start: {', '.join(changes)}; from here on numbers may differ in their last "
+        "digits"
     )
 
 
@@ -69,7 +69,7 @@ def _starts(content: Any) -> list[dict[str, Any]]:
 
 
 def _map(value: Any) -> dict[str, Any]:
-    """A file that somebody damaged or edited is no reason to end a run."""
+    """The value if it is a map, else an empty one: a damaged or edited file must not end a run."""
     return value if isinstance(value, dict) else {}
 
 
@@ -97,5 +97,5 @@ def _git(*words: str) -> str | None:
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *words]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: file names that are no UTF-8
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: file names that are not UTF-8
         return None

@@ -1,9 +1,9 @@
-"""TensorBoard's event files: how rows become records, and how a start takes over what the starts before have written.
+"""TensorBoard's event files: how rows become records, and how a start takes over what earlier starts have written.
 
 TensorBoard reads the files of a folder in the order of their names, which begin with a whole second, and knows restarts
 by an event that purges all later steps. Two starts within a second, or a clock that was set back, would make it purge
-the wrong ones. So what stays of earlier starts is put into one file whose name sorts first, and the file of this start
-is the only other one. Records are framed as TensorFlow's TFRecords: length, check sum, data, check sum.
+the wrong ones. So the valid records of earlier starts go into one file whose name sorts first, and the file of this
+start is the only other one. Records are framed as TensorFlow's TFRecords: length, check sum, data, check sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OURS = "events.out.tfevents.*.convrun"
 
 
 def open_events(folder: Path, last_step: int, evaluated_step: float, say: Callable[[str], None]) -> AppendedFile:
-    """A new event file of a run that goes on after a step; records of later steps, torn and damaged ones are dropped.
+    """A new event file of a run that resumes after a step; records of later steps and damaged ones are dropped.
 
     Raises:
         OSError, RunFolderError: a file cannot be read or written.
@@ -34,13 +34,13 @@ def open_events(folder: Path, last_step: int, evaluated_step: float, say: Callab
     name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.convrun"
     (folder / name).unlink(missing_ok=True)
     file = AppendedFile(folder / name, say)
-    # A TensorBoard that is open meanwhile has the dropped steps in its memory: this event takes them out.
+    # A running TensorBoard still has the dropped steps in memory: this event removes them.
     file.append(_head(last_step + 1))
     return file
 
 
-def record(row: Mapping[str, Any]) -> bytes:
-    """The numbers of a row as one record: it is in the file as a whole or not at all."""
+def event_record(row: Mapping[str, Any]) -> bytes:
+    """The numbers of a row as one record, so that the file holds all of them or none."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -86,7 +86,7 @@ def _take_over(folder: Path, last_step: int, evaluated_step: float) -> None:
 
 
 def _kept(paths: list[Path], last_step: int, evaluated_step: float) -> Iterator[bytes]:
-    """The records that stay, each once: a start that was killed while it took over has left some in two files."""
+    """The records that are kept, each once: a start that was killed during this may have left some in two files."""
     from tensorboard.compat.proto.event_pb2 import Event
 
     seen = set()
@@ -105,7 +105,7 @@ def _kept(paths: list[Path], last_step: int, evaluated_step: float) -> Iterator[
 def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(the record with its frame, its data) of every record whose check sums are right.
 
-    TensorBoard reads no further than the first wrong one. Behind a wrong length nobody knows where the next begins.
+    TensorBoard stops at the first wrong one. After a wrong length, the start of the next record is unknown.
     """
     place = 0
     while content[place + 8 : place + 12] == _check_sum(length := content[place : place + 8]):

@@ -26,23 +26,23 @@ EARLIEST = ("checkpoints", "environment.json", "plan.json")
 
 
 class RunFolder:
-    """The files of one run (DESIGN, section 5: recipe.yaml, plan.json, status.json, metrics.jsonl, ...)."""
+    """The files of one run; docs/run_folder.md lists them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._made: list[Path] = []
         self.saved_step: int | None = None  # of the newest checkpoint, as far as this process knows
         self._lock: RunLock | None = None
-        self._status, self._has_ended = threading.Lock(), False  # the thread that writes checkpoints tells status, too
+        self._status, self._has_ended = threading.Lock(), False  # the checkpoints' thread writes the status, too
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def weights(self) -> Path:
-        """Where exported weights lie."""
+        """The folder of the exported weights."""
         return self.path / "weights"
 
     @property
@@ -61,15 +61,15 @@ class RunFolder:
         return cls(path)
 
     def holds_a_run(self) -> bool:
-        """Whether a run has begun here; a recipe.yaml alone is a user's own, not to be written over."""
+        """Whether a run has begun here; a recipe.yaml alone is the user's own, and must not be overwritten."""
         return self.recipe.is_file() and any((self.path / n).exists() for n in (".lock", "plan.json", "status.json"))
 
     @contextlib.contextmanager
     def opened(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-        """Makes the folder, takes its lock, and gives it back; `say` shows a line to a user who has to wait for it.
+        """Creates the folder and holds its lock inside the block; `say` shows a line to a user who has to wait for it.
 
         Raises:
-            RunFolderError: it cannot be made or written, holds something else, or another process writes to it.
+            RunFolderError: it cannot be created or written, holds something else, or another process writes to it.
         """
         self._refuse_odd_bytes()
         try:
@@ -90,12 +90,12 @@ class RunFolder:
         finally:
             if not self.holds_a_run():
                 self._remove_empty()
-            lock.release()  # and stays here: a thread that still writes a checkpoint must find that it may not
+            lock.release()  # self._lock stays: a thread that still writes a checkpoint must find that it may not
 
     def check_held(self) -> None:
         """Raises RunFolderError if another process has taken the run over, so that this one must write no more.
 
-        It costs a look at the folder, and is asked before everything that lasts: checkpoints, rows, status.json.
+        It costs one listing of the folder, and is called before every lasting write: checkpoints, rows, status.json.
         """
         if self._lock is not None:
             with explained(f"the run folder {self.path}", "look at that disk, then start again"):
@@ -108,13 +108,13 @@ class RunFolder:
                     ) from error
 
     def _make(self, folder: Path) -> None:
-        """Makes a folder and its parents, and remembers which were not there."""
+        """Creates a folder and its parents, and remembers those that did not exist."""
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         self._made += reversed(missing)
 
     def _refuse_odd_bytes(self) -> None:
-        """Below such a path torch writes checkpoints, but cannot open them again."""
+        """Refuses a path that is not UTF-8: torch writes checkpoints there, but cannot open them again."""
         try:
             str(self.path).encode()
         except UnicodeEncodeError:
@@ -127,7 +127,7 @@ class RunFolder:
             _refuse_link_of_somebody_else(self.path / name)
         if not names or self.holds_a_run():
             return
-        # What a run that was killed just before it began may have left, or one that begins at this moment.
+        # What a run may have left that was killed just before it began, or one that begins at this moment.
         if ".lock" in names and all(name in EARLIEST or is_lock_file(name) or _is_draft(name) for name in names):
             return
         raise RunFolderError(
@@ -135,19 +135,19 @@ class RunFolder:
         )
 
     def _remove_drafts(self) -> None:
-        """Deletes what a killed process was in the midst of writing, anywhere in the folder."""
+        """Deletes what a killed process was writing, anywhere in the folder."""
         for path in self.path.rglob(".*.draft"):
             path.unlink(missing_ok=True)
 
     def _remove_empty(self) -> None:
-        """Leaves nothing behind of a run that never began, but for folders that were there before."""
+        """Removes everything of a run that never began, except folders that existed before."""
         with contextlib.suppress(OSError):
             for path in [path for path in self.path.iterdir() if is_lock_file(path.name)]:
                 path.unlink(missing_ok=True)
         self._remove_made()
 
     def _remove_made(self) -> None:
-        """Removes the folders that were made and are empty."""
+        """Removes the folders that were created here and are empty."""
         with contextlib.suppress(OSError):
             while self._made:
                 self._made.pop().rmdir()
@@ -159,11 +159,11 @@ class RunFolder:
             write_whole(self.path / name, text.encode(errors="backslashreplace"))  # names of files may be any bytes
 
     def write_json(self, name: str, data: Any) -> None:
-        """Writes one JSON file, whole or not at all; secrets of the environment as the names of their variables."""
+        """Writes one JSON file, whole or not at all, with the names of variables in place of secrets."""
         self.write(name, json.dumps(masked(data), indent=2, ensure_ascii=False) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The map in a JSON file; None if there is none, or it is damaged."""
+        """The map in a JSON file; None if the file is missing or damaged."""
         try:
             content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -171,7 +171,7 @@ class RunFolder:
         return content if isinstance(content, dict) else None
 
     def set_status(self, state: State, step: int, total_steps: int, error: str = "") -> None:
-        """Writes status.json. Once it says how the run ended, a checkpoint that is finished late changes nothing."""
+        """Writes status.json. Once it says how the run ended, a checkpoint that finishes later does not change it."""
         with self._status:
             if state != "running" or not self._has_ended:
                 self._has_ended = state != "running"
@@ -204,7 +204,7 @@ def _is_draft(name: str) -> bool:
 
 
 def _refuse_link_of_somebody_else(path: Path) -> None:
-    """A link that another user put where convrun writes would lead the writing elsewhere; one's own is one's choice."""
+    """Refuses a link of another user where convrun writes: it would redirect the writing. A user's own link is fine."""
     if path.is_symlink() and path.lstat().st_uid != os.geteuid():
         raise RunFolderError(
             f"{path} is a link that belongs to another user, and convrun would write where it leads; remove it, or "

@@ -1,16 +1,16 @@
 """One writer at a time in a run folder, on one machine or on many that share its file system.
 
-Two things together. The kernel's lock (`flock`) on `.lock` refuses a second process at once and ends with its holder,
-but many shared file systems keep it on one machine, or have none. So every holder also files a claim, `.lock.<n>`,
-with who it is and a counter that it moves every few seconds. Claims are only ever created (exclusively, so one of many
-wins) with a number above the newest, which is the one that counts:
+Two locks work together. The kernel's lock (`flock`) on `.lock` refuses a second process at once and ends with its
+holder, but many shared file systems keep it on one machine, or have none. So every holder also writes a claim,
+`.lock.<n>`, with its identity and a counter that it increases every few seconds. A claim is created exclusively, with a
+number above the newest, so that one of several processes wins. The newest claim counts:
 
 - released, or of a process of this machine that is gone: the next number is taken at once;
-- of a process of this machine that runs: refused;
-- of another machine, or one that does not look like this: watched for a few beats. Only whether the counter moves
-  matters, never what a clock says. If it moves: refused. If not: the next number is taken.
+- of a process of this machine that is running: refused;
+- of another machine or container: watched for a few beats. Only whether the counter changes matters, never a clock.
+  If it changes: refused. If not: the next number is taken.
 
-A holder that was suspended for longer than that finds a newer claim, and must write no more (`check_held`).
+A holder that was suspended for longer than that finds a newer claim, and must not write any more (`check_held`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from convrun.errors import RunFolderError
 from convrun.run_folder.claim import BEAT_SECONDS, RELEASED, Claim, claim_file, claims_in, read_claim
 from convrun.run_folder.process_identity import ProcessIdentity, this_process
 
-# Without a sign of life for so many beats of its own, a holder that nobody can look at counts as gone.
+# A holder on another machine counts as gone if its counter does not change for this many of its own beats.
 PATIENCE_BEATS = 3
 NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -42,8 +42,8 @@ class RunLock:
     Args:
         folder: the run folder, which exists.
         say: shows a line to the user, who may have to wait.
-        beat_seconds: how often the claim's counter moves.
-        here: the process that asks.
+        beat_seconds: seconds between two changes of the claim's counter.
+        here: the process that takes the lock; by default this one.
         flock: the kernel's lock; raises OSError as `fcntl.flock` does.
     """
 
@@ -82,19 +82,19 @@ class RunLock:
         self._beating.start()
 
     def release(self) -> None:
-        """Gives the lock back; another process gets it at once."""
+        """Releases the lock, so that another process gets it at once."""
         _held.discard(self)
         self._ended.set()
         if self._beating is not None:
             self._beating.join()
-        with contextlib.suppress(OSError):  # a full or vanished disk: the next start waits for a sign of life in vain
+        with contextlib.suppress(OSError):  # a full or vanished disk: then the next start waits for a sign of life
             if self.number:
                 self._write_trailer(RELEASED)
         self.number = 0
         self._close()
 
     def still_held(self) -> bool:
-        """Whether this process may write still; one look at the folder."""
+        """Whether this process may still write; costs one listing of the folder."""
         numbers = claims_in(self.folder)
         return bool(numbers) and numbers[-1] == self.number and read_claim(self.folder, self.number).token == self.token
 
@@ -103,18 +103,18 @@ class RunLock:
         if self.still_held():
             return
         if not self.number:
-            raise RunFolderError(f"{self.folder} was given back by this process, which must not write to it any more")
+            raise RunFolderError(f"{self.folder} was released by this process, which must not write to it any more")
         newest = max(claims_in(self.folder), default=0)
         if not newest:
             raise RunFolderError(
-                f"the lock's files in {self.folder} were deleted (.lock, .lock.<n>), so another process may write "
-                "there by now: this one stops and writes nothing more; start again to go on from the last checkpoint"
+                f"the lock's files in {self.folder} were deleted (.lock, .lock.<n>), so another process may be writing "
+                "there: this one stops and writes nothing more; start again to go on from the last checkpoint"
             )
         by = read_claim(self.folder, newest).text
         seconds = self.beat_seconds * PATIENCE_BEATS
         raise RunFolderError(
             f"{self.folder} was taken over by {by}: this process was suspended, or cut off from the disk, for more "
-            f"than {seconds:g} s; it stops and writes nothing more, the run goes on there"
+            f"than {seconds:g} s; it stops and writes nothing more, and the run goes on there"
         )
 
     def _take_flock(self) -> None:
@@ -161,7 +161,7 @@ class RunLock:
             raise
         self.number = number
         numbers = claims_in(self.folder)
-        if numbers[-1] != number:  # the claim looked at above had long been followed by others
+        if numbers[-1] != number:  # meanwhile others have added newer claims
             claim_file(self.folder, number).unlink(missing_ok=True)
             self.number = 0
             return False
@@ -181,7 +181,7 @@ class RunLock:
             return
         seconds = PATIENCE_BEATS * claim.beat_seconds
         self.say(
-            f"{self.folder} was last in use by {claim.text}, which cannot be looked at from here; waiting "
+            f"{self.folder} was last in use by {claim.text}, which cannot be checked from here; waiting "
             f"{seconds:g} s for a sign of life"
         )
         if self._is_changed_within(seconds, claim):
@@ -213,12 +213,12 @@ class RunLock:
     def _beat_until_ended(self) -> None:
         while not self._ended.wait(self.beat_seconds):
             self._beats += 1
-            # What fails now is tried again at the next beat; whether it was too late, `check_held` finds out.
+            # A failed write is retried at the next beat; `check_held` finds out whether that was too late.
             with contextlib.suppress(OSError):
                 self._write_trailer(self._counter())
 
     def _write_trailer(self, trailer: bytes) -> None:
-        """Writes over the counter of the own claim; never creates the file, which may be gone for good reason."""
+        """Overwrites the counter of this claim; never creates the file, since a newer holder may have deleted it."""
         descriptor = os.open(claim_file(self.folder, self.number), os.O_RDWR | os.O_CLOEXEC)
         try:
             header = self._header()
@@ -239,11 +239,11 @@ _held: set[RunLock] = set()
 
 
 def _forget_in_child() -> None:
-    """In a forked loader worker: it may outlive a killed run by seconds, and must not hold the folder meanwhile."""
+    """Drops the lock in a forked loader worker, which may outlive a killed run by seconds and must not hold it then."""
     while _held:
         lock = _held.pop()
         lock._close()
-        # The claim is the parent's; its thread, which a fork does not copy, goes on there.
+        # The claim belongs to the parent, where its thread goes on; a fork does not copy threads.
         lock.number, lock._beating, lock._ended = 0, None, threading.Event()
 
 

@@ -1,4 +1,4 @@
-"""Which process on which machine: so that another one, or a later one, can tell whether it is still there."""
+"""Identifies a process and its machine, so that another or a later process can tell whether it is still running."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, told from every other one of any time and machine.
+    """A process, distinguished from every other one on any machine at any time.
 
     Attributes:
-        host: the machine's name; containers and clusters have several of one name.
+        host: the machine's name, which several containers or machines may share.
         boot: the kernel's id of this boot; empty where the system has none.
         namespace: the PID namespace: the same number means another process in another container.
-        started: when the process started, in the kernel's ticks since boot; numbers of processes are used again.
+        started: when the process started, in the kernel's ticks since boot, because process ids are reused.
     """
 
     host: str
@@ -33,23 +33,23 @@ class ProcessIdentity:
         return f"process {self.pid} on {host[:100]}"
 
     def is_on_the_machine_of(self, other: ProcessIdentity) -> bool:
-        """Whether both number their processes alike, so that one can look for the other."""
+        """Whether both are in one PID namespace, so that one can look the other up."""
         return (self.host, self.boot, self.namespace) == (other.host, other.boot, other.namespace)
 
     def is_running(self) -> bool:
-        """Whether the process is there still; asked on its own machine."""
+        """Whether the process is still running; to be called on its own machine."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # it runs, and is somebody else's
+            pass  # it is running, and belongs to another user
         state, started = _state_and_start(self.pid)
         return state != "Z" and started in ("", self.started)
 
 
 def this_process() -> ProcessIdentity:
-    """The process that asks."""
+    """The process that calls this."""
     return ProcessIdentity(socket.gethostname(), _boot(), _namespace(), os.getpid(), _state_and_start(os.getpid())[1])
 
 
@@ -74,7 +74,7 @@ def _namespace() -> str:
 
 
 def _state_and_start(pid: int) -> tuple[str, str]:
-    """A process's state and start (proc(5), /proc/pid/stat, fields 3 and 22); empty where nobody may look."""
+    """A process's state and start (proc(5), /proc/pid/stat, fields 3 and 22); empty if they cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

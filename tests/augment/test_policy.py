@@ -35,7 +35,7 @@ def test_a_spread_above_100_is_uniform(text, std):
         ("rand-m9-tweights", "'tweights' picks weighted operations"),
         ("rand-n0", "n0 has no effect"),
         ("rand-p0", "p0: .*above 0"),
-        ("rand-p1.5", "p1.5: .*at most at 1"),
+        ("rand-p1.5", "p1.5: .*at most 1"),
         ("rand-mmax0", "mmax0 has no effect"),
         ("rand-inc2", "inc2: inc is 0 or 1"),
         ("rand-m15-mstd0.5", "m15 has no effect.*write m10, or add mmax15"),

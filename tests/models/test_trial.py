@@ -33,17 +33,17 @@ def of_timm(name, **options):
     ("create", "size", "message"),
     [
         (of_timm("convnext_atto"), 28, "Kernel size: .* it takes 32 × 32: set input_size=32"),
-        (of_timm("convnext_atto", in_chans=1), 32, "its first layer takes 1: leave that option of the model out"),
+        (of_timm("convnext_atto", in_chans=1), 32, "its first layer takes 1: remove that option of the model"),
         (of_timm("vit_tiny_patch16_224", depth=1), 28, r"Input height \(28\).* it takes 224 × 224: set input_size=224"),
         (of_timm("vgg11"), 16, "it takes 32 × 32: set input_size=32"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), 28, "it takes 64 × 64: set input_size=64"),
         (
             lambda: nn.Conv2d(3, 5, 1),
             28,
-            r"it gives a tensor \[1, 5, 28, 28\], not logits \[1, 5\]; take another model",
+            r"it returns a tensor \[1, 5, 28, 28\], not logits \[1, 5\]; use another model",
         ),
-        (of_timm("resnet10t", features_only=True), 64, "it gives a list, not a tensor of logits"),
-        (lambda: OfValues(40), 28, "it takes|take another model"),
+        (of_timm("resnet10t", features_only=True), 64, "it returns a list, not a tensor of logits"),
+        (lambda: OfValues(40), 28, "it takes|use another model"),
     ],
     ids=["too small", "one channel", "fixed size", "pooling", "flat", "no logits", "features", "values"],
 )

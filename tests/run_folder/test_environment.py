@@ -69,11 +69,11 @@ def test_other_versions_are_said_once_by_name_old_and_new(folder):
     add_start(folder, "CPU", [], 0)
     at_the_start_before(folder, torch="2.0.1", timm="0.9")
     said = add_start(folder, "CPU", [], 3)
-    assert said.startswith("other versions than at the start before: ")
+    assert said.startswith("versions differ from the previous start: ")
     assert f"torch 2.0.1 → {torch.__version__}" in said
     assert "timm 0.9 → " in said
     assert "numpy" not in said
-    assert said.endswith("numbers may differ in their last digits from here on")
+    assert said.endswith("from here on numbers may differ in their last digits")
     assert add_start(folder, "CPU", [], 6) == ""
 
 
@@ -105,7 +105,7 @@ def test_the_run_shows_it(train, tmp_path):
             at_the_start_before(RunFolder(tmp_path / "run"), timm="0.0.1")
     train()
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("other versions than at the start before: timm 0.0.1 → ") == 1
+    assert log.count("versions differ from the previous start: timm 0.0.1 → ") == 1
 
 
 @pytest.fixture

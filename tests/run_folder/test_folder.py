@@ -241,7 +241,7 @@ def test_after_the_folder_was_given_back_nothing_is_written(folder):
     """By a thread that is still at a checkpoint when its process ends."""
     with folder.opened():
         begin(folder)
-    with pytest.raises(RunFolderError, match="was given back by this process"):
+    with pytest.raises(RunFolderError, match="was released by this process"):
         folder.check_held()
     with folder.opened():
         folder.check_held()

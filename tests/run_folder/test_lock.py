@@ -155,7 +155,7 @@ def test_a_holder_on_another_machine_is_refused_by_its_beat_though_flock_was_gra
     with pytest.raises(RunFolderError, match=f"is in use by process {process.pid} on node17; wait"):
         take()
     assert take.said == [
-        f"{take.folder} was last in use by process {process.pid} on node17, which cannot be looked at from here; "
+        f"{take.folder} was last in use by process {process.pid} on node17, which cannot be checked from here; "
         "waiting 1.5 s for a sign of life"
     ]
     assert asked(process) == "held\n"

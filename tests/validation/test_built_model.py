@@ -39,7 +39,7 @@ def plugin(tmp_path):
 @pytest.mark.parametrize(
     ("model", "size", "message"),
     [
-        ("{name: timm/convnext_atto, options: {in_chans: 1}}", 32, "its first layer takes 1: leave that option"),
+        ("{name: timm/convnext_atto, options: {in_chans: 1}}", 32, "its first layer takes 1: remove that option"),
         ("timm/convnext_atto", 28, "it takes 32 × 32: set input_size=32"),
         ("{name: timm/vit_tiny_patch16_224, options: {depth: 1}}", 32, "it takes 224 × 224: set input_size=224"),
         ("{name: timm/convnext_atto, options: {depths: [1, 1]}}", 32, "timm/convnext_atto refuses options: "),

@@ -110,7 +110,7 @@ def test_one_that_cannot_be_read_is_left_where_it_is(number, stopped, train, mon
 
     before = sorted(os.listdir(stopped / "checkpoints"))
     monkeypatch.setattr(zlib, "crc32", fail)
-    with pytest.raises(CheckpointError, match=rf"cannot be read: {os.strerror(number)}; it may be whole"):
+    with pytest.raises(CheckpointError, match=rf"cannot be read: {os.strerror(number)}; it may be intact"):
         train(KEEP_ALL)
     assert sorted(os.listdir(stopped / "checkpoints")) == before
 
@@ -122,7 +122,7 @@ def test_one_that_cannot_be_read_is_left_where_it_is(number, stopped, train, mon
         (os.mkfifo, "is a named pipe, not a checkpoint"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file or directory"),
         (lambda path: save_sealed({"format": 1}, path), "has format 1, and this convrun goes on from format 2"),
-        (lambda path: save_sealed({"state_dict": {}}, path), "is no checkpoint of a convrun run"),
+        (lambda path: save_sealed({"state_dict": {}}, path), "is not a checkpoint of a convrun run"),
     ],
 )
 def test_what_is_no_checkpoint_is_answered_with_a_message(put, message, stopped, train):
