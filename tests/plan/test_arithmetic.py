@@ -19,7 +19,7 @@ from convrun.plan.arithmetic import (
 
 
 def test_an_epoch_of_imagenet_at_4096_has_312_steps():
-    assert steps_per_epoch(1_281_167, 4096) == 312  # RECIPES.md, trap 1
+    assert steps_per_epoch(1_281_167, 4096) == 312  # floor, as the released code counts
     assert total_steps(300, None, 312) == 93_600
 
 

@@ -66,7 +66,7 @@ def test_the_papers_run_has_its_published_numbers(tiny):
     assert (tiny.epochs, tiny.total_steps) == (300, 300 * 312)
     assert (tiny.evaluation_interval, tiny.checkpoint_interval) == (312, 312)
     assert tiny.ema_horizon() == pytest.approx(10_000)  # 1 / (1 - 0.9999)
-    assert tiny.parameters() == 28_589_128  # RECIPES.md, counted on the released code
+    assert tiny.parameters() == 28_589_128  # counted on the released code
 
 
 def test_the_papers_learning_rates_are_those_of_the_released_code(tiny):

@@ -20,7 +20,7 @@ def test_what_changes_no_schedule_is_not_told(plan):
 
 
 def test_a_longer_run_tells_steps_rates_and_that_it_is_another_run(plan, cosine_lr):
-    """Epochs 2 to 3, at step 6: the rates by RECIPES.md's formula, not by ours."""
+    """Epochs 2 to 3, at step 6: the rates by the released code's formula, not by ours."""
     assert differences_text(plan(), plan("training.epochs=3"), 6) == [
         "length: 16 steps before, 24 now, 18 to go",
         f"learning rate of the next step: {cosine_lr(6):.4g} before, {cosine_lr(6, total=24):.4g} now; of the last "
