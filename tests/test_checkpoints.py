@@ -149,7 +149,7 @@ def save_pickle(content, path):
 def test_a_pickle_that_would_run_code_does_not(how, two):
     path = two / "step-10.pt"
     how({**CONTENT, "format": checkpoints.FORMAT, "state": Evil(two / "pwned")}, path)
-    with pytest.raises(CheckpointError, match=r"step-10\.pt (is no checkpoint|is damaged)") as caught:
+    with pytest.raises(CheckpointError, match=r"step-10\.pt (is not a checkpoint|is damaged)") as caught:
         checkpoints.load(path)
     assert not (two / "pwned").exists()
     assert "weights_only" not in str(caught.value)
@@ -208,7 +208,7 @@ def test_another_programs_file_is_no_checkpoint(content, tmp_path):
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {**CONTENT, "format": checkpoints.FORMAT}])
 def test_a_file_without_a_check_sum_is_no_checkpoint_and_no_damage(content, tmp_path):
     torch.save(content, tmp_path / "step-1.pt")
-    with pytest.raises(CheckpointError, match=r"step-1\.pt is no checkpoint of a .*: it has no check sum") as caught:
+    with pytest.raises(CheckpointError, match=r"step-1\.pt is not a checkpoint of a .*: it has no check sum") as caught:
         checkpoints.load(tmp_path / "step-1.pt")
     assert not isinstance(caught.value, DamagedCheckpoint)
 
