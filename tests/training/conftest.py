@@ -77,7 +77,7 @@ def make_loop(tiny):
 
 @pytest.fixture
 def cosine_lr():
-    """The tiny recipe's learning rates by the released code's cosine_scheduler: linspace over the warm-up, then the cosine."""
+    """The tiny recipe's learning rates by the released code: linspace over the warm-up, then the cosine."""
 
     def lr(step, total=16, warmup=3, peak=2e-2):
         if step < warmup:
