@@ -115,7 +115,7 @@ def image_folder(
     val_folder: str | None = "val",
     grey_range: WrittenGreyRange = "auto",
 ) -> ImageSet:
-    """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg and ROOT/val/CLASS/**/*.jpg.
+    """Image files in one folder a class: ROOT/train/CLASS/**/*.jpg (.png, .webp, ...) and ROOT/val/CLASS/**/*.jpg.
 
     root: the folder that holds the train and val folders
     train_folder: name of the folder of training images, below root; `.` is root itself

@@ -12,13 +12,11 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from convrun.contracts.data import BadImage
+from convrun.data.formats import FORMATS, is_built_in
 from convrun.text.wording import printable
 
 if TYPE_CHECKING:
     from convrun.contracts.data import Content, GreyRange
-
-# Pillow knows dozens of formats, and hands some to other programs: of an EPS file, Ghostscript runs the code.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 
 PNG = b"\x89PNG\r\n\x1a\n"
 METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
@@ -84,7 +82,7 @@ def _from_array(pixels: npt.NDArray[Any]) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that Pillow was built with."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN and is_built_in(name))
 
 
 def _without_metadata(content: bytes) -> bytes:
@@ -105,7 +103,8 @@ def _rgb(image: Image.Image, grey_range: GreyRange | None) -> Image.Image:
     # "I" is 16-bit PNG before Pillow 11.3, and PGM, whose header tells which value is white: Pillow scales by it.
     has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if has_16_bits or image.mode in ("I", "F"):
-        is_scaled = image.format == "PPM" and not is_deep
+        # PFM ("F") is of that format too, but its header does not tell which value is white.
+        is_scaled = image.format == "PPM" and image.mode != "F" and not is_deep
         return _grey(np.asarray(image), has_16_bits, None if is_scaled else grey_range, is_scaled)
     image.load()  # decodes
     rgb = image if image.mode == "RGB" else image.convert("RGB")  # of RGB, convert would only make a copy
@@ -162,7 +161,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, BadImage):
         return error.reason
     if isinstance(error, UnidentifiedImageError):
-        return f"it is not an image of a format that convrun reads ({', '.join(FORMATS)})"
+        return f"it is not an image of a format that convrun reads ({', '.join(_formats())})"
     if isinstance(error, Image.DecompressionBombError):
         return f"its header claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, so it is not decoded"
     if isinstance(error, OSError) and error.strerror:

@@ -18,7 +18,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from convrun.contracts.data import BadImage
-from convrun.data.decode import FORMATS, UnclearRange, decode
+from convrun.data.decode import UnclearRange, decode
+from convrun.data.formats import FORMATS
 from tests.data.reading import load, one_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest takes away what image_set does to them

@@ -3,7 +3,8 @@
 The plan counts images by the scan, so all of this is the standard library's. What systems and programs leave behind
 (`files/leftovers.py`) is neither class nor image; what is passed over is counted, and told in the scan's notes.
 
-Classes and files come in torchvision's order (`DatasetFolder`), so labels and sample numbers agree with it.
+What the decoder reads (formats.py) is an image, in whatever case its ending is written. Classes and files come in
+torchvision's order (`DatasetFolder`), so labels agree with it, and sample numbers where it reads the same formats.
 Paths are kept as one bytes object with offsets: a Python list of ImageNet-22K's 14 million paths would take 2 GB,
 and again in every loader worker as reference counts touch its pages.
 """
@@ -19,14 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convrun.contracts.data import BadImage, GreyRange
+from convrun.data.formats import FORMATS, USUAL, is_read
 from convrun.data.sets.classes import check_is_no_split, one_class, val_notes
-from convrun.data.sets.left_out import LeftOut
+from convrun.data.sets.left_out import LeftOut, ending_of, is_image
 from convrun.errors import DataError
 from convrun.files.leftovers import is_leftover, leftover_kind
 from convrun.files.regular_file import opened
 from convrun.text.wording import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # The largest image that is decoded (decode.py) takes less, uncompressed, in 16 bits and four channels.
 MOST_BYTES = 2 << 30
 
@@ -156,22 +157,26 @@ def _folders_in(folder: str) -> list[str]:
     )
 
 
-def _notes_on_root(base: Path, entries: Sequence[os.DirEntry[str]], used: Collection[str | None]) -> list[str]:
+def _notes_on_root(base: Path, entries: Sequence[os.DirEntry[str]], used: Sequence[str | None]) -> list[str]:
     """About what lies beside the folders of the splits; a hidden folder that the recipe names is used."""
     if any(name is not None and (base / name).resolve() == base.resolve() for name in used):
         return []  # the split's own notes tell
-    beside, first_parts = LeftOut(), {Path(name).parts[0] for name in used if name}
+    found, first_parts = LeftOut(), {Path(name).parts[0] for name in used if name}
     for entry in sorted(entries, key=lambda entry: entry.name):
-        if entry.name not in first_parts and (kind := leftover_kind(entry.name, is_folder=entry.is_dir())):
-            beside.leftovers.add(kind, entry.name)
-    return beside.notes(str(base))
+        if entry.name in first_parts:
+            continue
+        if kind := leftover_kind(entry.name, is_folder=entry.is_dir()):
+            found.leftovers.add(kind, entry.name)
+        elif not entry.is_dir() and is_image(ending := ending_of(entry.name)):
+            found.beside.add(ending, entry.name)
+    return found.notes(printable(str(base)), f"{base}/{used[0]}")
 
 
 def _split(name: str, folder: Path, may_lack: bool = False) -> FolderScan:
     """The scan of one split; one that `may_lack` images of some class does without them."""
     classes, beside = _list_classes(folder)
     scan, inside = _scan(str(folder), classes, may_lack)
-    return replace(scan, notes=tuple((beside + inside).notes(name)))
+    return replace(scan, notes=tuple((beside + inside).notes(name, str(folder))))
 
 
 def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:
@@ -197,7 +202,9 @@ def _list_classes(folder: Path) -> tuple[tuple[tuple[str, int], ...], LeftOut]:
         is_folder = entry.is_dir()
         if kind := leftover_kind(entry.name, is_folder=is_folder):
             beside.leftovers.add(kind, entry.name)
-        elif is_folder:
+        elif not is_folder:
+            beside.beside.add(ending_of(entry.name), entry.name)
+        else:
             found.append((entry.name, entry.stat().st_mtime_ns))
     classes = sorted(found)
     if not classes:
@@ -240,10 +247,10 @@ def _scan(folder: str, classes: tuple[tuple[str, int], ...], may_lack: bool = Fa
 
 def _no_images(folder: str, empty: Mapping[str, LeftOut]) -> DataError:
     one = len(empty) == 1
-    held = functools.reduce(LeftOut.__add__, empty.values()).text()
+    held = functools.reduce(LeftOut.__add__, empty.values()).text(folder)
     return DataError(
-        f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}{held and f' (ignored: {held})'}; "
-        f"add images ({', '.join(EXTENSIONS)}) or delete {'it' if one else 'them'}"
+        f"{folder}: no image in class folder{'' if one else 's'} {_some(empty)}{held and f' (left out: {held})'}; "
+        f"add images ({', '.join(FORMATS)}) or delete {'it' if one else 'them'}"
     )
 
 
@@ -253,11 +260,13 @@ def _images_in(class_folder: str, start: int, left_out: LeftOut) -> Iterator[str
     for folder, _, files in sorted(_walk(class_folder, start, left_out)):
         below = folder[start:]
         for file in sorted(files):
-            # The two tests that all images pass come first: there are millions, and few of anything else.
-            if file[0] != "." and file.lower().endswith(EXTENSIONS):
+            # The two tests that nearly all images pass come first: there are millions, and few of anything else.
+            if file[0] != "." and (file.endswith(USUAL) or is_read(file)):
                 yield f"{below}/{file}"
             elif kind := leftover_kind(file):
                 left_out.leftovers.add(kind, f"{below}/{file}")
+            else:
+                left_out.unread.add(ending_of(file), f"{below}/{file}")
 
 
 def _walk(class_folder: str, start: int, left_out: LeftOut) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -103,7 +103,7 @@ def test_a_class_with_nothing_else_has_no_image_and_the_error_says_what_it_holds
 ) -> None:
     make_tree("train/c/.DS_Store", "train/c/._1.png", "val/c/1.png")
     with pytest.raises(
-        DataError, match=r"no image in class folder c \(ignored: 1 .DS_Store \(first: c/.DS_Store\), 1 ._\*"
+        DataError, match=r"no image in class folder c \(left out: 1 .DS_Store \(first: c/.DS_Store\), 1 ._\*"
     ):
         scan_tree(str(plain))
 
