@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -158,14 +158,16 @@ def check_fits(content: dict[str, Any], path: Path, facts: RunFacts, model: nn.M
     # Before the tensors: the head has an output a class, and other classes are not another model.
     if not any(key.split(".")[0] == "data" for key, _, _ in changes):
         check_same_data(path, content["data"], facts.data)
-    check_head_has_classes(path, content, facts, model)
+    check_head_has_classes(path, content, facts, model, changes)
     checkpoints.check_same_tensors(path, content["model"], model.state_dict())
     if checkpoints.path_of(path.parent, content["state"]["step"]) != path:
         raise CheckpointError(f"{path} holds the state after step {content['state']['step']}; give it its name back")
     check_same_recipe(content.get("recipe"), path, facts.folder, facts.recipe, [key for key, _, _ in changes])
 
 
-def check_head_has_classes(path: Path, content: dict[str, Any], facts: RunFacts, model: nn.Module) -> None:
+def check_head_has_classes(
+    path: Path, content: dict[str, Any], facts: RunFacts, model: nn.Module, changes: Changes
+) -> None:
     """Raises CheckpointError if only tensors of as many outputs as classes differ, because the classes do."""
     before, now = content["data"]["class_names"], facts.data["class_names"]
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -174,11 +176,11 @@ def check_head_has_classes(path: Path, content: dict[str, Any], facts: RunFacts,
     if not differ or saved.keys() != shapes.keys() or len(before) == len(now):
         return
     if all((len(before), *shapes[name][1:]) == saved[name] and shapes[name][0] == len(now) for name in differ):
-        weights = shlex.quote(str(path))
+        data = [f"{key}={json.dumps(new)}" for key, _, new in changes if key.partition(".")[0] == "data"]
         raise CheckpointError(
             f"the classes have changed since {path} was saved, and the model with them: "
             f"{class_changes(before, now)}; give back the data that the run began with, or begin another run from its "
-            f"weights: init.from={weights} init.head=reinit --output ANOTHER_FOLDER"
+            f"weights: {checkpoints.begin_from(path, *data, 'init.head=reinit')}"
         )
 
 
