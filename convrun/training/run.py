@@ -28,6 +28,7 @@ from convrun.process.signals import StopRequest
 from convrun.process.world import world_of
 from convrun.recipe import Choice, Recipe
 from convrun.run_folder import RunFolder
+from convrun.text.lookalikes import apart, composed
 from convrun.text.units import duration_text
 from convrun.training.building import build_loop
 from convrun.training.faults.advice import advising
@@ -265,11 +266,13 @@ def check_counts(plan: Plan, train_set: ImageSet, val_set: ImageSet) -> None:
             )
     # Labels are positions in this list, so the same label must be the same class in both.
     pairs = zip(train_set.class_names, val_set.class_names, strict=True)
-    if differ := next(((label, *names) for label, names in enumerate(pairs) if names[0] != names[1]), None):
-        raise DataError(
-            f"data/{plan.data.name}: label {differ[0]} is {differ[1]!r} in train, but {differ[2]!r} in val; both "
-            "splits must have the class_names of train"
-        )
+    for label, (in_train, in_val) in enumerate(pairs):
+        if composed(in_train) != composed(in_val):
+            names = apart(in_train, in_val)
+            raise DataError(
+                f"data/{plan.data.name}: label {label} is {names[0]} in train, but {names[1]} in val; both splits must "
+                "have the class_names of train"
+            )
 
 
 def load_first_weights(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from convrun.errors import ModelError
+from convrun.text.lookalikes import composed, look_alikes, pairs_text
 from convrun.text.wording import listed, printable
 
 _NEW = "init.head=reinit makes a new head"
@@ -32,7 +32,7 @@ def rows_of_head(file: str, theirs: Sequence[str], ours: Sequence[str]) -> list[
         ModelError: the classes are others, or are in another order and two have one name.
     """
     # A folder's name may have come from a Mac, in Unicode's other form.
-    theirs, ours = ([unicodedata.normalize("NFC", name) for name in names] for names in (theirs, ours))
+    theirs, ours = ([composed(name) for name in names] for names in (theirs, ours))
     if theirs == ours:
         return None
     if sorted(theirs) != sorted(ours):
@@ -68,6 +68,8 @@ def _difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
     missing, extra = [n for n in theirs if n not in in_data], [n for n in ours if n not in in_file]
     parts = [("only in the file", missing), ("only in the data", extra)]
     named = "; ".join(f"{where}: {_names(names)}" for where, names in parts if names)
+    if pairs := look_alikes(missing, extra):
+        named += f"; {pairs_text(pairs, 'in the file', 'in the data')}: rename the data's if they are one class"
     return named or f"{len(theirs):,} in the file, {len(ours):,} in the data"
 
 

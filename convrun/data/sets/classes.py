@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from convrun.errors import DataError
+from convrun.text.lookalikes import look_alikes, pairs_text
 from convrun.text.wording import listed, printable
 
 MOST_SHOWN = 5
@@ -108,12 +109,15 @@ def val_notes(where: str, train: Sequence[str], val: Collection[str], cure: str)
     taught, tested = set(train), set(val)
     if alone := [name for name in dict.fromkeys(val) if name not in taught]:
         what = f"images of {class_text(alone)} are in val alone, so no training image shows {_it(alone)}"
+        if pairs := look_alikes(alone, train):
+            cure = f"{pairs_text(pairs, 'in val', 'in train')}: where they are one class, rename it in val. Else {cure}"
         raise DataError(f"{where}: {what}; {cure}")
     absent = [name for name in train if name not in tested]
     if not tested or not absent:
         return ()
+    alike = pairs_text(look_alikes(absent, val), "in train", "in val")
     return (f"val has no image of {class_text(absent)}, which train has: no evaluation says how well {_it(absent)} "
-            f"{'is' if len(absent) == 1 else 'are'} recognised",)  # fmt: skip
+            f"{'is' if len(absent) == 1 else 'are'} recognised{alike and f' ({alike})'}",)  # fmt: skip
 
 
 def class_text(names: Sequence[str]) -> str:

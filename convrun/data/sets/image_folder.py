@@ -12,6 +12,7 @@ and again in every loader worker as reference counts touch its pages.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shlex
 from array import array
@@ -26,6 +27,7 @@ from convrun.data.sets.left_out import LeftOut, ending_of, is_image
 from convrun.errors import DataError
 from convrun.files.leftovers import is_leftover, leftover_kind
 from convrun.files.regular_file import opened
+from convrun.text.lookalikes import composed, look_alike
 from convrun.text.wording import printable
 
 # The largest image that is decoded (decode.py) takes less, uncompressed, in 16 bits and four channels.
@@ -109,6 +111,8 @@ def scan_tree(root: str, train_folder: str = "train", val_folder: str | None = "
     for key, folder in (("train_folder", train_folder), ("val_folder", val_folder)):
         if folder is not None and not (base / folder).is_dir():
             found = f" (it has {_some(present)})" if present else " (it is empty)"
+            if like := look_alike(folder, present):
+                found = f": it has {like!a}, which looks like {folder!a}"
             raise DataError(f"{base} has no folder {folder}{found}; set data.root=FOLDER, or data.{key}=NAME")
     train = _split("train", base / train_folder)
     train = replace(train, notes=(*_notes_on_root(base, entries, (train_folder, val_folder)), *train.notes))
@@ -184,19 +188,32 @@ def _entries(folder: Path, cure: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except FileNotFoundError:
-        raise DataError(f"the folder {folder} does not exist; {cure}") from None
+        like = look_alike(folder.name, _names_in(folder.parent))
+        near = f": {like!a} is there, which looks like {folder.name!a}" if like else ""
+        raise DataError(f"the folder {folder} does not exist{near}; {cure}") from None
     except NotADirectoryError:
         raise DataError(f"{folder} is not a folder; {cure}") from None
     except OSError as error:
         raise _unreadable(error) from None
 
 
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return []
+
+
 def _unreadable(error: OSError) -> DataError:
     return DataError(f"the folder {error.filename} cannot be read: {error.strerror}; check who may read it")
 
 
-def _list_classes(folder: Path) -> tuple[tuple[tuple[str, int], ...], LeftOut]:
-    """Each class folder with the time of its last change, and what lies beside them."""
+def _list_classes(folder: Path) -> tuple[tuple[tuple[str, str, int], ...], LeftOut]:
+    """Each class, its folder and the time of that folder's last change; and what lies beside them.
+
+    A class has the folder's name, composed: systems write accents in two ways, and a copy may change them. Sorted by
+    that, labels do not depend on the system.
+    """
     found, beside = [], LeftOut()
     for entry in sorted(_entries(folder, "set data.root=FOLDER"), key=lambda entry: entry.name):
         is_folder = entry.is_dir()
@@ -206,15 +223,22 @@ def _list_classes(folder: Path) -> tuple[tuple[tuple[str, int], ...], LeftOut]:
             beside.beside.add(ending_of(entry.name), entry.name)
         else:
             found.append((entry.name, entry.stat().st_mtime_ns))
-    classes = sorted(found)
+    classes = sorted((composed(name), name, time) for name, time in found)
     if not classes:
         ignored = f" (ignored: {beside.leftovers.text()})" if beside.leftovers.total else ""
         raise DataError(
             f"{folder} has no class folder{ignored}; images belong in {folder}/CLASS/, one folder for each class"
         )
-    for name, _ in classes:
+    for _, name, _ in classes:
         if name != name.encode(errors="replace").decode():  # it will stand in tables, JSON and file headers
             raise DataError(f"the class folder {folder}/{printable(name)} has a name that is not UTF-8; rename it")
+    for (name, first, _), (other, second, _) in itertools.pairwise(classes):
+        if name == other:
+            raise DataError(
+                f"{folder} has two folders of one name, {first!a} and {second!a}: an accent is part of its "
+                f"letter in one, and follows it in the other. Move the images of {second!a} to {first!a}, or "
+                "rename one of them if they are two classes"
+            )
     return tuple(classes), beside
 
 
@@ -225,13 +249,13 @@ def _some(names: Collection[str]) -> str:
 
 # The plan wants the counts, then each split is opened: the classes' times in the arguments keep the cache honest.
 @functools.lru_cache(maxsize=4)
-def _scan(folder: str, classes: tuple[tuple[str, int], ...], may_lack: bool = False) -> tuple[FolderScan, LeftOut]:
+def _scan(folder: str, classes: tuple[tuple[str, str, int], ...], may_lack: bool = False) -> tuple[FolderScan, LeftOut]:
     paths, offsets, labels, left_out = bytearray(), array("q", [0]), array("i"), LeftOut()
     found: list[str] = []
     empty: dict[str, LeftOut] = {}
-    for name, _ in classes:
+    for name, class_folder, _ in classes:
         before, of_class = len(labels), LeftOut()
-        for path in _images_in(f"{folder}/{name}", len(folder) + 1, of_class):
+        for path in _images_in(f"{folder}/{class_folder}", len(folder) + 1, of_class):
             paths += os.fsencode(path)
             offsets.append(len(paths))
             labels.append(len(found))

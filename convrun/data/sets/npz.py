@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from convrun.data.sets.classes import numbered_notes
 from convrun.errors import DataError
+from convrun.text.lookalikes import composed_names
 
 Array = npt.NDArray[Any]
 CURE = "set data.path=FILE to an .npz file with train_images, train_labels, val_images and val_labels"
@@ -119,7 +120,7 @@ def _class_names(path: str, labels: Mapping[str, npt.NDArray[np.int64]]) -> tupl
                 f"{path}: {split}_labels go up to {found.max()}, but class_names has {len(names)} names{why}; "
                 f"labels must lie in 0..{len(names) - 1}"
             )
-    return tuple(names.tolist())
+    return composed_names(names.tolist())
 
 
 def _read_labels(path: str, split: str) -> npt.NDArray[np.int64]:

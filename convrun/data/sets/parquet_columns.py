@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convrun.errors import DataError
+from convrun.text.lookalikes import composed_names
 from convrun.text.wording import listed, nearest
 
 try:
@@ -174,7 +175,7 @@ def named_classes(schema: Any, name: str) -> tuple[str, ...] | None:
     """What the library `datasets` has written beside the columns: info.features.label.names."""
     feature = _features(schema).get(name)
     names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
+    return composed_names(map(str, names)) if isinstance(names, list) and names else None
 
 
 # Both ---------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from convrun.data.sets.parquet_columns import (
 )
 from convrun.data.sets.parquet_paths import Patterns, files_of_splits
 from convrun.errors import DataError
+from convrun.text.lookalikes import apart, composed, look_alikes, pairs_text
 
 __all__ = ["Shard", "Split", "first_line", "only_column", "pa", "pq", "readable", "scan_splits"]
 
@@ -139,13 +140,13 @@ def _numbered(
 
     Words that only val has come behind them.
     """
-    in_train, in_val = ({w for shard in found[s] for w in shard.words or ()} for s in ("train", "val"))
+    in_train, in_val = ({composed(w) for shard in found[s] for w in shard.words or ()} for s in ("train", "val"))
     order = list(names or sorted(in_train))
     order += sorted((in_train | in_val).difference(order))
     numbers = {word: number for number, word in enumerate(order)}
 
     def numbered(shard: Shard) -> Shard:
-        table = np.array([numbers[word] for word in shard.words or ()], np.int32)
+        table = np.array([numbers[composed(word)] for word in shard.words or ()], np.int32)
         return replace(shard, labels=table[shard.labels] if len(table) else shard.labels)
 
     return tuple(order), {split: tuple(map(numbered, shards)) for split, shards in found.items()}
@@ -202,9 +203,11 @@ def _common_names(shards: Sequence[Shard]) -> tuple[str, ...] | None:
 def _difference(one: Shard, other: Shard) -> str:
     names, others = one.names or (), other.names or ()
     if len(names) != len(others):
-        return f"{len(names)} and {len(others)}"
+        pairs = look_alikes(set(names) - set(others), others)
+        return f"{len(names)} and {len(others)}" + (f"; {pairs_text(pairs, 'in one', 'in the other')}" if pairs else "")
     label = next(number for number, (a, b) in enumerate(zip(names, others, strict=True)) if a != b)
-    return f"label {label} is {names[label]!r} in one, {others[label]!r} in the other"
+    here, there = apart(names[label], others[label])
+    return f"label {label} is {here} in one, {there} in the other"
 
 
 @contextlib.contextmanager

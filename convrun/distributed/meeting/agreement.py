@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from convrun.distributed.group import Group
 from convrun.distributed.meeting.rendezvous import ranks_text
 from convrun.errors import DataError
+from convrun.text.lookalikes import composed
 
 if TYPE_CHECKING:
     from convrun.contracts.data import ImageSet
@@ -36,5 +37,5 @@ def check_agreement(group: Group, mine: Mapping[str, str]) -> None:
 
 def data_hash(train_set: ImageSet, val_set: ImageSet) -> str:
     """Tells data apart by class map and counts, as a checkpoint does."""
-    facts = [*train_set.class_names, len(train_set), len(val_set)]
+    facts = [*map(composed, train_set.class_names), len(train_set), len(val_set)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

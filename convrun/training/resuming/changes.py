@@ -17,6 +17,7 @@ from convrun.recipe import Recipe
 from convrun.recipe.consistency import differences
 from convrun.run_folder import RunFolder
 from convrun.run_folder.environment import allowed_before
+from convrun.text.lookalikes import composed_names, look_alikes, pairs_text
 from convrun.text.wording import listed, nearest
 
 # These change neither weights nor metrics.
@@ -88,9 +89,10 @@ def check_same_data(path: Path, before: Mapping[str, Any], now: Mapping[str, Any
     A class more or less gives every label behind it another meaning, and an image more or less another order.
     """
     for what in before:
-        if before[what] == now[what]:
+        is_names = isinstance(before[what], list)
+        if before[what] == now[what] or (is_names and composed_names(before[what]) == composed_names(now[what])):
             continue
-        if isinstance(before[what], list):
+        if is_names:
             difference = class_changes(before[what], now[what])
         else:
             difference = f"{what} was {before[what]:,}, now it is {now[what]:,}"
@@ -102,7 +104,8 @@ def check_same_data(path: Path, before: Mapping[str, Any], now: Mapping[str, Any
 
 def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
     """How the classes have changed, in words; empty if they have not."""
-    if list(before) == list(now):
+    before, now = composed_names(before), composed_names(now)
+    if before == now:
         return ""
     known, present = set(before), set(now)
     gone, new = [name for name in before if name not in present], [name for name in now if name not in known]
@@ -114,7 +117,8 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
                   for name in [name for name in gone if is_leftover(name, is_folder=True)][:1])  # fmt: skip
     parts = [f"{what}: {listed([repr(name) for name in names], 5)}"
              for what, names in (("removed", gone), ("added", new)) if names]  # fmt: skip
-    return f"{len(before):,} classes before, {len(now):,} now; {'; '.join(parts)}{why}"
+    alike = pairs_text(look_alikes(new, gone), "now", "before")
+    return f"{len(before):,} classes before, {len(now):,} now; {'; '.join(parts)}{why}{alike and f' ({alike})'}"
 
 
 def drop_what_changed(saved: dict[str, Any], changed: Sequence[str]) -> None:
