@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convrun.contracts.data import BadImage, GreyRange
-from convrun.data.formats import FORMATS, USUAL, is_read
+from convrun.data.formats import FORMATS, is_read, usual_endings
 from convrun.data.sets.classes import check_is_no_split, one_class, val_notes
 from convrun.data.sets.left_out import LeftOut, ending_of, is_image
 from convrun.errors import DataError
@@ -280,12 +280,13 @@ def _no_images(folder: str, empty: Mapping[str, LeftOut]) -> DataError:
 
 def _images_in(class_folder: str, start: int, left_out: LeftOut) -> Iterator[str]:
     """Paths of images, from their character `start` on; what else is there is counted in `left_out`."""
+    usual = usual_endings()
     # Sorted by whole folder path, then by file name, as torchvision does: `a-b/` comes before `a/c/`.
     for folder, _, files in sorted(_walk(class_folder, start, left_out)):
         below = folder[start:]
         for file in sorted(files):
             # The two tests that nearly all images pass come first: there are millions, and few of anything else.
-            if file[0] != "." and (file.endswith(USUAL) or is_read(file)):
+            if file[0] != "." and (file.endswith(usual) or is_read(file)):
                 yield f"{below}/{file}"
             elif kind := leftover_kind(file):
                 left_out.leftovers.add(kind, f"{below}/{file}")
