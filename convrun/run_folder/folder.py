@@ -124,7 +124,7 @@ class RunFolder:
     def _refuse_foreign(self) -> None:
         names = sorted(path.name for path in self.path.iterdir())
         for name in names:
-            _refuse_link_of_somebody_else(self.path / name)
+            _refuse_link_of_another_user(self.path / name)
         if not names or self.holds_a_run():
             return
         # What a run may have left that was killed just before it began, or one that begins at this moment.
@@ -203,7 +203,7 @@ def _is_draft(name: str) -> bool:
     return name.startswith(".") and name.endswith(".draft")
 
 
-def _refuse_link_of_somebody_else(path: Path) -> None:
+def _refuse_link_of_another_user(path: Path) -> None:
     """Refuses a link of another user where convrun writes: it would redirect the writing. A user's own link is fine."""
     if path.is_symlink() and path.lstat().st_uid != os.geteuid():
         raise RunFolderError(

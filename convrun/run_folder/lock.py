@@ -141,7 +141,7 @@ class RunLock:
         )
 
     def _claim_next(self) -> bool:
-        """Files a claim above the newest, once that is free; False if somebody else was faster."""
+        """Writes a claim above the newest, once that is free; False if another process was faster."""
         newest = max(claims_in(self.folder), default=0)
         if newest:
             self._wait_until_free(read_claim(self.folder, newest))

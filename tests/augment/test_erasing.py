@@ -49,7 +49,7 @@ def test_rand_is_one_colour_a_rectangle():
     assert abs(colours.mean()) < 5 / 192**0.5
 
 
-def test_the_images_handed_in_stay_as_they_are():
+def test_the_images_that_are_passed_stay_as_they_are():
     images = torch.zeros(4, 3, 16, 16)
     result, _ = RandomErasing(1.0, "pixel", 1, AREA, ASPECT)(images, TARGETS, draws_of(1))
     assert result.any()

@@ -64,7 +64,7 @@ def test_smoothing_in_the_loss_equals_timms_smoothed_targets():
 
 
 @pytest.mark.parametrize("mix", [lambda x: mixup(x, 0.3), lambda x: cutmix(x, (2, 3, 11, 17))])
-def test_the_images_handed_in_stay_as_they_are(mix):
+def test_the_images_that_are_passed_stay_as_they_are(mix):
     images = images_of()
     mixed = mix(images)
     assert torch.equal(images, images_of())

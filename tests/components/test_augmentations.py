@@ -65,7 +65,7 @@ def test_defaults_are_valid(component):
 
 
 @each_component
-def test_the_generators_handed_in_decide_all(component):
+def test_the_generators_that_are_passed_decide_all(component):
     results = [outcome(component, seed) for seed in range(12)]
     assert results == [outcome(component, seed) for seed in range(12)]
     assert len(set(results)) > 1
