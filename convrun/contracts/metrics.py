@@ -26,7 +26,7 @@ class TrainRow(TypedDict):
     overflow_steps: steps of the row that fp16's loss scaling skipped because a scaled gradient overflowed
     spike_step: the step of the row's highest loss spike
     spike_loss: its loss
-    images_per_second: over all processes, without the time of evaluations and checkpoints
+    images_per_second: over all processes, without the time of evaluations, checkpoints and logging
     data_wait: share of the time that training waited for images, 0..1
     checkpoint_wait: share of the time that training waited for checkpoints, 0..1
     """
